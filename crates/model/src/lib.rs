@@ -1,1 +1,24 @@
-//! placeholder
+//! The words and rules of the mesh: identities, workloads, services, policies, verdicts, balancing.
+//!
+//! Everything here is a pure function over values: no tokio, no protobuf, no clock, no socket. The control plane
+//! translates *into* these types, the wire carries them, and the node agent decides *from* them, so most of what the
+//! mesh means is tested here as tables, in milliseconds.
+
+pub mod address;
+pub mod authz;
+pub mod change;
+pub mod enrolment;
+pub mod mesh;
+pub mod reason;
+pub mod service;
+pub mod spiffe;
+pub mod workload;
+
+pub use address::{NetworkAddress, NextHop, OriginalDst};
+pub use authz::{Connection, Policy, PolicyKey, Verdict};
+pub use change::{Change, Resource, ResourceKey};
+pub use mesh::Mesh;
+pub use reason::Reason;
+pub use service::{Service, ServiceKey};
+pub use spiffe::SpiffeId;
+pub use workload::{Uid, Workload};

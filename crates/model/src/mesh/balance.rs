@@ -1,0 +1,188 @@
+//! Which endpoint gets a connection: health, port, locality, then the less busy of two drawn by weight
+//! ("power of two choices", Mitzenmacher 2001: two draws already avoid the herd that one draw makes).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rand::{Rng, RngExt};
+
+use super::index::Mesh;
+use crate::reason::Reason;
+use crate::service::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service};
+use crate::workload::{Health, Uid, Workload};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct EndpointRequest<'a> {
+    /// The service.
+    pub service: &'a Service,
+    /// The service's port that the client named.
+    pub service_port: u16,
+    /// The client.
+    pub source: &'a Workload,
+    /// The family of the address that the client dialled; the service's own families go before it.
+    pub prefer_ipv6: bool,
+    /// The client named this very address (passthrough mode, headless services).
+    pub exact: Option<IpAddr>,
+    /// Endpoints that were tried already.
+    pub exclude: &'a [Uid],
+}
+
+/// An endpoint with the address and port to reach it at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Who.
+    pub workload: Arc<Workload>,
+    /// At which address.
+    pub address: IpAddr,
+    /// At which of its ports.
+    pub port: u16,
+}
+
+/// How often to draw before looking at every endpoint. With half of them unusable, 8 draws miss one time in 256.
+const DRAWS: usize = 8;
+
+/// Chooses an endpoint. `outstanding` is how many connections of ours an endpoint has now.
+///
+/// # Errors
+/// [`Reason::PortUnresolved`] when the service has no such port, [`Reason::NoHealthyEndpoint`] when nobody is usable.
+pub fn choose(
+    mesh: &Mesh,
+    request: &EndpointRequest<'_>,
+    outstanding: impl Fn(&Uid) -> u32,
+    rng: &mut impl Rng,
+) -> Result<Chosen, Reason> {
+    if request.service.port(request.service_port).is_none() {
+        return Err(Reason::PortUnresolved);
+    }
+    let all = mesh.endpoints(&request.service.key).map(|set| set.workloads()).unwrap_or_default();
+    let balancing = &request.service.load_balancing;
+    let chosen = if balancing.scopes.is_empty() || balancing.mode == BalanceMode::Any {
+        quick(all, request, &outstanding, rng).or_else(|| {
+            let usable: Vec<Chosen> = all.iter().filter_map(|workload| usable(workload, request)).collect();
+            draw_two(&usable, &outstanding, rng)
+        })
+    } else {
+        draw_two(&nearest(all, request), &outstanding, rng)
+    };
+    chosen.ok_or(Reason::NoHealthyEndpoint)
+}
+
+/// Draws endpoints until two are usable, so that the cost does not grow with the service.
+fn quick(
+    all: &[Arc<Workload>],
+    request: &EndpointRequest<'_>,
+    outstanding: &impl Fn(&Uid) -> u32,
+    rng: &mut impl Rng,
+) -> Option<Chosen> {
+    // Weights other than 1 need the whole list; they are rare (folded remote endpoints).
+    if all.len() <= DRAWS || request.exact.is_some() {
+        return None;
+    }
+    let mut found: Option<Chosen> = None;
+    for _ in 0..DRAWS {
+        let workload = &all[rng.random_range(0..all.len())];
+        if workload.capacity != 1 {
+            return None;
+        }
+        let Some(candidate) = usable(workload, request) else { continue };
+        match found {
+            None => found = Some(candidate),
+            Some(first) => return Some(less_busy(first, candidate, outstanding)),
+        }
+    }
+    None
+}
+
+fn draw_two(usable: &[Chosen], outstanding: &impl Fn(&Uid) -> u32, rng: &mut impl Rng) -> Option<Chosen> {
+    let total: u64 = usable.iter().map(|chosen| u64::from(chosen.workload.capacity)).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut draw = || {
+        let mut left = rng.random_range(0..total);
+        usable.iter().find(|chosen| {
+            let weight = u64::from(chosen.workload.capacity);
+            let hit = left < weight;
+            left = left.saturating_sub(weight);
+            hit
+        })
+    };
+    let (first, second) = (draw()?.clone(), draw()?.clone());
+    Some(less_busy(first, second, outstanding))
+}
+
+/// Busy in relation to the weight: a workload of capacity 2 may hold twice as many.
+fn less_busy(first: Chosen, second: Chosen, outstanding: &impl Fn(&Uid) -> u32) -> Chosen {
+    let load = |chosen: &Chosen, other: &Chosen| {
+        u64::from(outstanding(&chosen.workload.uid)) * u64::from(other.workload.capacity.max(1))
+    };
+    if load(&second, &first) < load(&first, &second) { second } else { first }
+}
+
+/// The endpoint with the address and port to use, if it may be used at all.
+fn usable(workload: &Arc<Workload>, request: &EndpointRequest<'_>) -> Option<Chosen> {
+    let service = request.service;
+    let healthy = workload.health == Health::Healthy || service.load_balancing.allow_unhealthy;
+    if !healthy || workload.capacity == 0 || request.exclude.contains(&workload.uid) {
+        return None;
+    }
+    // Another network is reached through its gateway only, which this version cannot do.
+    if workload.network != request.source.network {
+        return None;
+    }
+    let port = target_port(workload, service, request.service_port)?;
+    let address = match request.exact {
+        Some(exact) => workload.addresses.iter().copied().find(|address| *address == exact)?,
+        None => pick_address(workload, service, request.prefer_ipv6)?,
+    };
+    Some(Chosen { workload: workload.clone(), address, port })
+}
+
+/// The endpoint's own mapping first (named ports), then the service's number.
+fn target_port(workload: &Workload, service: &Service, service_port: u16) -> Option<u16> {
+    let mappings = workload.services.get(&service.key)?;
+    let own = mappings.iter().find(|mapping| mapping.service_port == service_port).map(|mapping| mapping.target_port);
+    let declared = service.port(service_port).map(|port| port.target_port).filter(|port| *port != 0);
+    own.or(declared).filter(|port| *port != 0)
+}
+
+fn pick_address(workload: &Workload, service: &Service, prefer_ipv6: bool) -> Option<IpAddr> {
+    let want_ipv6 = match service.ip_families {
+        IpFamilies::V4Only => false,
+        IpFamilies::V6Only => true,
+        IpFamilies::Automatic | IpFamilies::Dual => prefer_ipv6,
+    };
+    let of_family = workload.addresses.iter().find(|address| address.is_ipv6() == want_ipv6);
+    of_family.or_else(|| workload.addresses.first()).copied()
+}
+
+/// The usable endpoints that are near enough: all scopes (Strict), or the longest matching run of scopes (Failover).
+fn nearest(all: &[Arc<Workload>], request: &EndpointRequest<'_>) -> Vec<Chosen> {
+    let balancing = &request.service.load_balancing;
+    let ranked = all.iter().filter_map(|workload| {
+        let chosen = usable(workload, request)?;
+        Some((rank(balancing, request.source, workload), chosen))
+    });
+    let ranked: Vec<(usize, Chosen)> = ranked.collect();
+    let needed = match balancing.mode {
+        BalanceMode::Strict => balancing.scopes.len(),
+        _ => ranked.iter().map(|(rank, _)| *rank).max().unwrap_or_default(),
+    };
+    ranked.into_iter().filter(|(rank, _)| *rank >= needed).map(|(_, chosen)| chosen).collect()
+}
+
+fn rank(balancing: &LoadBalancing, source: &Workload, workload: &Workload) -> usize {
+    balancing.scopes.iter().take_while(|scope| same_scope(**scope, source, workload)).count()
+}
+
+fn same_scope(scope: Scope, one: &Workload, other: &Workload) -> bool {
+    match scope {
+        Scope::Region => one.locality.region == other.locality.region,
+        Scope::Zone => one.locality.zone == other.locality.zone,
+        Scope::Subzone => one.locality.subzone == other.locality.subzone,
+        Scope::Node => one.node == other.node,
+        Scope::Cluster => one.cluster == other.cluster,
+        Scope::Network => one.network == other.network,
+    }
+}

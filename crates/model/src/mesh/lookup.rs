@@ -1,0 +1,106 @@
+//! Look-ups by key, address and name, with the tie-breaks of `ambient-wire.md` section 3.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::endpoints::EndpointSet;
+use super::index::Mesh;
+use crate::address::NetworkAddress;
+use crate::authz::{Policy, PolicyKey};
+use crate::service::{Service, ServiceKey};
+use crate::workload::{TunnelProtocol, Uid, Workload};
+
+impl Mesh {
+    /// The workload with this uid.
+    #[must_use]
+    pub fn workload(&self, uid: &Uid) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid)
+    }
+
+    /// The service with this key.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    /// The policy with this key.
+    #[must_use]
+    pub fn policy(&self, key: &PolicyKey) -> Option<&Policy> {
+        self.policies.get(key).map(|policy| &**policy)
+    }
+
+    /// The policies for every workload of the mesh.
+    pub fn global_policies(&self) -> impl Iterator<Item = &Policy> {
+        self.policies_everywhere.iter().filter_map(|key| self.policy(key))
+    }
+
+    /// The policies for every workload of the namespace.
+    pub fn policies_of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Policy> {
+        self.policies_by_namespace.get(namespace).into_iter().flatten().filter_map(|key| self.policy(key))
+    }
+
+    /// The workload that owns the address: a pod before anything else, HBONE before plain.
+    #[must_use]
+    pub fn workload_at(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
+        let uids = self.workloads_by_address.get(address)?;
+        let rank = |workload: &&Arc<Workload>| {
+            let is_pod = workload.uid.0.contains("//Pod/");
+            let hbone = workload.tunnel == TunnelProtocol::Hbone;
+            (is_pod, hbone)
+        };
+        // The uids are sorted; of equals the first wins.
+        uids.iter().filter_map(|uid| self.workload(uid)).rev().max_by_key(rank)
+    }
+
+    /// The service that a client in `namespace` means by the address: an exact VIP, else the longest range.
+    #[must_use]
+    pub fn service_at(&self, address: &NetworkAddress, namespace: &str) -> Option<&Arc<Service>> {
+        let exact = self.services_by_address.get(address).map(Vec::as_slice).unwrap_or_default();
+        self.preferred(exact, namespace).or_else(|| {
+            let covers = |network: &str, prefix: &ipnet::IpNet| {
+                network == &*address.network && prefix.contains(&address.address)
+            };
+            let visible = |key: &ServiceKey| self.service(key).filter(|service| is_visible(service, namespace));
+            self.ranges
+                .iter()
+                .filter(|(range, _)| covers(&range.network, &range.prefix))
+                .find_map(|(_, key)| visible(key))
+        })
+    }
+
+    /// The service that a client in `namespace` means by the host name.
+    #[must_use]
+    pub fn service_named(&self, hostname: &str, namespace: &str) -> Option<&Arc<Service>> {
+        self.preferred(self.services_by_hostname.get(hostname)?, namespace)
+    }
+
+    /// The endpoints of a service; none if it has none.
+    #[must_use]
+    pub fn endpoints(&self, key: &ServiceKey) -> Option<&EndpointSet> {
+        self.endpoints.get(key).map(|set| &**set)
+    }
+
+    /// The workloads of one node, for example those whose certificates it needs.
+    pub fn workloads_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<Workload>> {
+        self.workloads().filter(move |workload| &*workload.node == node)
+    }
+
+    /// Whether a workload owns this address, in any form; a cheap question for telemetry.
+    #[must_use]
+    pub fn knows_address(&self, network: &Arc<str>, address: IpAddr) -> bool {
+        self.workloads_by_address.contains_key(&NetworkAddress::new(network.clone(), address))
+    }
+
+    /// Invisible ones drop out; then the client's own namespace, then canonical, then the first.
+    fn preferred(&self, keys: &[ServiceKey], namespace: &str) -> Option<&Arc<Service>> {
+        keys.iter()
+            .filter_map(|key| self.service(key))
+            .filter(|service| is_visible(service, namespace))
+            .rev()
+            .max_by_key(|service| (&*service.key.namespace == namespace, service.canonical))
+    }
+}
+
+fn is_visible(service: &Service, namespace: &str) -> bool {
+    !service.namespace_only || &*service.key.namespace == namespace
+}
