@@ -1,0 +1,99 @@
+//! Encode and decode undo each other; whatever arrives, the parser answers and does not panic.
+
+use proptest::{collection::vec, option, prelude::*};
+
+use super::*;
+
+fn uid() -> impl Strategy<Value = PodUid> {
+    "[a-z0-9-]{1,36}".prop_map(PodUid::from)
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    prop_oneof![Just(Family::V4), Just(Family::V6)]
+}
+
+fn tag() -> impl Strategy<Value = ListenerTag> {
+    let role = prop_oneof![Just(ListenerRole::Outbound), Just(ListenerRole::Inbound), Just(ListenerRole::Hbone)];
+    (0..MAX_WORKERS, role, family()).prop_map(|(worker, role, family)| ListenerTag { worker, role, family })
+}
+
+fn info() -> impl Strategy<Value = PodInfo> {
+    (uid(), ".{0,40}", ".{0,40}", ".{0,40}", vec(any::<IpAddr>(), 0..4), ".{0,40}", any::<bool>()).prop_map(
+        |(uid, name, namespace, service_account, addresses, node, strict)| PodInfo {
+            uid,
+            name,
+            namespace,
+            service_account,
+            addresses,
+            node,
+            strict,
+        },
+    )
+}
+
+fn to_proxy() -> impl Strategy<Value = ToProxy> {
+    prop_oneof![
+        (info(), vec(tag(), 0..240)).prop_map(|(info, listeners)| ToProxy::Pod { info, listeners }),
+        uid().prop_map(|uid| ToProxy::Release { uid }),
+        uid().prop_map(|uid| ToProxy::Remove { uid }),
+        Just(ToProxy::SnapshotSent),
+        (uid(), family()).prop_map(|(uid, family)| ToProxy::Sockets { uid, family }),
+        Just(ToProxy::Retire),
+    ]
+}
+
+fn to_capture() -> impl Strategy<Value = ToCapture> {
+    prop_oneof![
+        (1..=MAX_WORKERS, ".{0,40}").prop_map(|(workers, node)| ToCapture::Hello(Hello { workers, node })),
+        (uid(), option::of(".{0,80}")).prop_map(|(uid, error)| ToCapture::Ack { uid, error }),
+        (uid(), family(), 1..=MAX_SOCKETS).prop_map(|(uid, family, count)| ToCapture::WantSockets {
+            uid,
+            family,
+            count
+        }),
+        (uid(), any::<u64>()).prop_map(|(uid, count)| ToCapture::Relaying { uid, count }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn to_proxy_round_trip(message in to_proxy()) {
+        prop_assert_eq!(decode::<ToProxy>(&encode(&message).unwrap()).unwrap(), message);
+    }
+
+    #[test]
+    fn to_capture_round_trip(message in to_capture()) {
+        prop_assert_eq!(decode::<ToCapture>(&encode(&message).unwrap()).unwrap(), message);
+    }
+
+    #[test]
+    fn any_bytes_are_answered(bytes in vec(any::<u8>(), 0..512)) {
+        prop_assert!(decode::<ToProxy>(&bytes).is_err());
+        prop_assert!(decode::<ToCapture>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_damaged_record_is_answered(message in to_capture(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut record = encode(&message).unwrap();
+        let at = at.index(record.len());
+        record[at] = byte;
+        let _answer = decode::<ToCapture>(&record);
+        let _answer = decode::<ToCapture>(&record[..at]);
+    }
+}
+
+#[test]
+fn refusals_are_named() {
+    let version = br#"{"version":2,"kind":"retire"}"#;
+    assert_eq!(decode::<ToProxy>(version), Err(MessageError::Version { found: 2 }));
+    let unknown = br#"{"version":1,"kind":"dance"}"#;
+    assert_eq!(decode::<ToProxy>(unknown), Err(MessageError::Unknown { kind: "dance".into() }));
+    assert!(matches!(decode::<ToProxy>(br#"{"kind":"retire"}"#), Err(MessageError::Malformed(_))));
+    assert!(matches!(decode::<ToProxy>(br#"{"version":1,"kind":"remove"}"#), Err(MessageError::Malformed(_))));
+    assert!(matches!(decode::<ToProxy>(b"[]"), Err(MessageError::Malformed(_))));
+    let workers = br#"{"version":1,"kind":"hello","workers":0,"node":"a"}"#;
+    assert!(matches!(decode::<ToCapture>(workers), Err(MessageError::OutOfRange(_))));
+    let extra = br#"{"version":1,"kind":"remove","uid":"a","more":1}"#;
+    assert!(matches!(decode::<ToProxy>(extra), Err(MessageError::Malformed(_))));
+    assert_eq!(decode::<ToProxy>(&vec![b' '; MAX_RECORD + 1]), Err(MessageError::TooLong(MAX_RECORD + 1)));
+}

@@ -1,0 +1,8 @@
+//! The node agent of Weft as a library, so that tests and the program use the same modules.
+//!
+//! Two halves, joined by [`handover`]: [`capture`] holds privileges and meets no network; the proxy half meets the
+//! network and holds none. `docs/architecture.md` draws both ways through.
+
+pub mod capture;
+pub mod handover;
+pub mod pods;
