@@ -5,4 +5,6 @@
 
 pub mod netns;
 pub mod process;
+pub mod traffic;
 pub mod wait;
+pub mod wire;
