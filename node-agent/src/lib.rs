@@ -6,3 +6,4 @@
 pub mod capture;
 pub mod handover;
 pub mod pods;
+pub mod telemetry;

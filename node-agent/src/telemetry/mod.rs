@@ -1,0 +1,17 @@
+//! What the proxy half says of its connections: counters by edge, and one log line each.
+//!
+//! A worker counts in a table of its own and hands finished connections to a bounded queue; the control thread sums the
+//! tables at scrape and writes the lines. So no worker waits for another one, for a scrape or for a slow disk.
+
+mod access_log;
+mod collector;
+mod edge;
+mod record;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use access_log::{AccessLog, LogFormat};
+pub use edge::{EdgeKey, Party, Security};
+pub use record::{ConnectionRecord, Direction};
+pub use worker::{Telemetry, WorkerTelemetry};

@@ -1,0 +1,123 @@
+//! The counters add up over workers, the labels are Istio's, and a slow writer costs lines, never time.
+
+use std::sync::Arc;
+
+use weft_model::authz::ShadowDenial;
+use weft_model::{PolicyKey, Reason, Service, SpiffeId, Workload};
+use weft_runtime::metrics::Registry;
+
+use super::{AccessLog, ConnectionRecord, Direction, LogFormat, Security, Telemetry, WorkerTelemetry};
+
+fn record(direction: Direction) -> ConnectionRecord {
+    let mut record =
+        ConnectionRecord::new(direction, "10.0.0.1:1000".parse().unwrap(), "10.96.0.1:80".parse().unwrap());
+    record.source_workload = Some(Arc::new(Workload::named("Kubernetes", "shop", "web")));
+    record.source_identity = Some(SpiffeId::new("cluster.local", "shop", "web").unwrap());
+    record.destination_workload = Some(Arc::new(Workload::named("Kubernetes", "shop", "cart")));
+    record.service = Some(Arc::new(Service::named("shop", "cart", "cart.shop.svc.cluster.local")));
+    record.security = Security::MutualTls;
+    record
+}
+
+fn one_connection(worker: &WorkerTelemetry) {
+    let mut live = record(Direction::Outbound);
+    worker.opened(&live);
+    worker.progress(&live, 10, 100);
+    (live.sent, live.received) = (15, 150);
+    worker.closed(live, 5, 50);
+}
+
+fn page(telemetry: &Telemetry) -> String {
+    let registry = Registry::new("test", "0");
+    registry.register(|registry| registry.register_collector(Box::new(telemetry.clone())));
+    registry.encode()
+}
+
+fn value(page: &str, name: &str, label: &str) -> f64 {
+    let line = page.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {name} {label} in {page}"))
+}
+
+#[test]
+fn workers_are_summed_and_labels_are_istios() {
+    let (telemetry, _lines) = Telemetry::new();
+    one_connection(&telemetry.worker());
+    one_connection(&telemetry.worker());
+    let page = page(&telemetry);
+    let cart = "destination_service=\"cart.shop.svc.cluster.local\"";
+    assert_eq!(value(&page, "istio_tcp_connections_opened_total", cart), 2.0);
+    assert_eq!(value(&page, "istio_tcp_connections_closed_total", cart), 2.0);
+    assert_eq!(value(&page, "istio_tcp_sent_bytes_total", cart), 30.0);
+    assert_eq!(value(&page, "istio_tcp_received_bytes_total", cart), 300.0);
+    assert_eq!(value(&page, "istio_tcp_sockets_open", "source"), 0.0);
+    for label in [
+        "reporter=\"source\"",
+        "source_workload=\"web\"",
+        "source_principal=\"spiffe://cluster.local/ns/shop/sa/web\"",
+        "destination_principal=\"unknown\"",
+        "connection_security_policy=\"mutual_tls\"",
+        "response_flags=\"-\"",
+        "request_protocol=\"tcp\"",
+    ] {
+        assert_eq!(value(&page, "istio_tcp_connections_opened_total", label), 2.0, "{label}");
+    }
+}
+
+#[test]
+fn refusals_carry_their_reason() {
+    let (telemetry, _lines) = Telemetry::new();
+    let worker = telemetry.worker();
+    let mut refused = record(Direction::Inbound);
+    refused.reason = Some(Reason::PolicyNotAllowed);
+    worker.refused(refused);
+    let mut shadowed = record(Direction::Inbound);
+    shadowed.shadow = Some(ShadowDenial { policy: PolicyKey::new("shop", "strict"), reason: Reason::PolicyDenied });
+    worker.opened(&shadowed);
+    worker.closed(shadowed, 0, 0);
+    let page = page(&telemetry);
+    assert_eq!(value(&page, "weft_refusals_total", "policy-not-allowed"), 1.0);
+    assert_eq!(value(&page, "istio_tcp_connections_failed_total", "response_flags=\"DENY\""), 1.0);
+    assert_eq!(value(&page, "weft_shadow_denials_total", "shop/strict"), 1.0);
+}
+
+#[tokio::test]
+async fn a_line_says_who_and_why() {
+    let (telemetry, lines) = Telemetry::new();
+    let mut refused = record(Direction::Outbound);
+    refused.reason = Some(Reason::ConnectRefused);
+    refused.detail = Some("Connection refused (os error 111)".to_owned());
+    telemetry.worker().refused(refused);
+    drop(telemetry);
+    let mut out = Vec::new();
+    AccessLog::new(lines, LogFormat::Text, &mut out).run().await;
+    let line = String::from_utf8(out).unwrap();
+    assert!(
+        line.starts_with("access verdict=refused reason=connect-refused direction=outbound src.addr=10.0.0.1:1000 ")
+    );
+    assert!(line.contains(" error=\"Connection refused (os error 111)\" bytes_sent=0 "), "{line}");
+    assert_eq!(line.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn json_lines_parse() {
+    let (telemetry, lines) = Telemetry::new();
+    telemetry.worker().closed(record(Direction::Inbound), 0, 0);
+    drop(telemetry);
+    let mut out = Vec::new();
+    AccessLog::new(lines, LogFormat::Json, &mut out).run().await;
+    let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(line["dst.service"], "cart.shop.svc.cluster.local");
+    assert_eq!(line["verdict"], "ok");
+}
+
+#[test]
+fn a_writer_that_is_behind_costs_lines_and_says_so() {
+    let (telemetry, _lines) = Telemetry::new();
+    let worker = telemetry.worker();
+    for _ in 0..9_000 {
+        worker.refused(record(Direction::Inbound));
+    }
+    let dropped =
+        page(&telemetry).lines().find(|line| line.starts_with("weft_access_log_dropped_total")).map(str::to_owned);
+    assert_eq!(dropped.as_deref(), Some("weft_access_log_dropped_total 808"));
+}
