@@ -1,0 +1,57 @@
+# The one door. `make` lists the targets.
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Cases per property in `make fuzz` (256 in `make test`).
+CASES ?= 20000
+# The same flags everywhere, so that no crate is built twice for another set of features.
+WORKSPACE := --workspace --locked
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test netns lint fmt fuzz bench
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what is missing (apt-get, with sudo if you are not root); starts no service
+	@.ci/setup
+	@echo "everything is there"
+
+build: ## build all programs (debug)
+	cargo build $(WORKSPACE) --bins
+
+demo: ## two nodes, real programs, the mesh switched on under load; HOLD=1 stays up to play with
+	@.ci/setup
+	cargo build $(WORKSPACE) --bins --profile quick
+	$(TARGET)/quick/weft-demo $(if $(filter-out 0,$(HOLD)),--hold)
+
+test: ## all tests; those that need namespaces say so where the machine forbids them
+	@.ci/setup
+	cargo build $(WORKSPACE) --all-targets
+	cargo test $(WORKSPACE)
+
+netns: ## all tests with namespaces obligatory: as root (if you are), and as an ordinary user
+	@.ci/setup
+	cargo build $(WORKSPACE) --all-targets
+	@if [ "$$(id -u)" = 0 ]; then echo "--- as root"; WEFT_NETNS=root cargo test $(WORKSPACE); \
+	else echo "--- NOT run as root, since you are not: sudo make netns"; fi
+	@echo "--- as an ordinary user in a user namespace"
+	WEFT_NETNS=user cargo test $(WORKSPACE)
+
+lint: ## formatting, clippy, the architecture test; shellcheck and cargo-deny where installed
+	cargo fmt --all --check
+	cargo clippy $(WORKSPACE) --all-targets -- -D warnings
+	cargo test $(WORKSPACE) --test architecture
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/setup .ci/run; \
+	else echo "--- shellcheck is not installed: scripts unchecked (make setup)"; fi
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
+	else echo "--- cargo-deny is not installed: licences unchecked (cargo install cargo-deny --locked)"; fi
+
+fmt: ## format the code
+	cargo fmt --all
+
+fuzz: ## the property tests of all parsers with many more cases; CASES=20000
+	PROPTEST_CASES=$(CASES) cargo test $(WORKSPACE) --lib --bins
+
+bench: ## says what there is to measure: nothing yet
+	@echo "There are no benchmarks yet: they come with the next milestone (load generator, direct against Weft in one run)."
+	@echo "Until then no figure about Weft's speed is claimed anywhere in this repository."
