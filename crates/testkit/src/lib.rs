@@ -3,8 +3,11 @@
 //!
 //! Everything is synchronous std code: a test reads top to bottom, and no runtime of its own hides the product's.
 
+pub mod agents;
+pub mod mesh;
 pub mod netns;
 pub mod process;
+pub mod programs;
 pub mod traffic;
 pub mod wait;
 pub mod wire;

@@ -1,7 +1,8 @@
 //! The laboratory itself: wire, control, nodes, pods; made in some tens of milliseconds, gone when dropped.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -11,50 +12,14 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::address::{CONTROL_V4, CONTROL_V6, node_address, pod_address};
-use super::namespace::{Namespace, command_in, in_netns};
+use super::namespace::{Namespace, in_netns};
+use super::pod::Pod;
 use super::services::{ClusterService, JUMPS, rules};
 use super::shell::{run, run_with_input};
 use crate::process::Process;
 
 /// A tmpfs that only this world sees (see `enter`): a killed test leaves no directory behind either.
 const PRIVATE: &str = "/run";
-
-/// A pod: a namespace with one routed address per family. Cheap to clone; the lab owns the namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    /// Number of its node, from 1.
-    pub node: u8,
-    /// Name, unique in the lab.
-    pub name: String,
-    /// Name of its network namespace under /run/netns.
-    pub netns: String,
-    /// Address.
-    pub v4: Ipv4Addr,
-    /// Address.
-    pub v6: Ipv6Addr,
-}
-
-impl Pod {
-    /// A command that runs in the pod.
-    #[must_use]
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        command_in(&self.netns, program)
-    }
-
-    /// Runs `work` on a thread inside the pod: for sockets made in-process.
-    ///
-    /// # Errors
-    /// The namespace is gone.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        in_netns(&self.netns, work)
-    }
-
-    /// Its address of one family.
-    #[must_use]
-    pub fn address(&self, v6: bool) -> IpAddr {
-        if v6 { self.v6.into() } else { self.v4.into() }
-    }
-}
 
 /// A node: where agents run.
 #[derive(Debug)]
@@ -132,6 +97,8 @@ impl LabBuilder {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
+        // Programs that run as user nobody read their files in there.
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755))?;
         let wire = Namespace::create(&format!("{prefix}-wire"))?;
         wire.ip("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
         let mut lab = Lab {

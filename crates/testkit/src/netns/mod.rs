@@ -12,12 +12,14 @@ mod address;
 mod enter;
 mod lab;
 mod namespace;
+mod pod;
 mod services;
 mod shell;
 
 pub use address::{CONTROL_V4, CONTROL_V6, cluster_ip, node_address, pod_address};
 pub use enter::{Door, Impossible, Inside, enter_program, enter_test, way_in};
-pub use lab::{Lab, LabBuilder, Node, Pod};
+pub use lab::{Lab, LabBuilder, Node};
 pub use namespace::{Namespace, in_netns, spawn_in_netns};
+pub use pod::Pod;
 pub use services::ClusterService;
 pub use shell::{run, run_with_input};

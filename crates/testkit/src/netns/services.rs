@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::address::with_port;
-use super::lab::Pod;
+use super::pod::Pod;
 
 /// A service with virtual addresses in both families.
 #[derive(Clone, Debug)]

@@ -1,0 +1,123 @@
+//! A whole mesh on a laboratory: one control plane, and on each node the two halves of the agent.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::unistd::Uid;
+
+use super::binaries::binary;
+use super::daemon::{Daemon, DaemonPlan};
+use super::flags::{AgentFlags, SERVER_ADMIN, ServerFlags};
+use crate::mesh::Cluster;
+
+/// The two halves on one node.
+#[derive(Debug)]
+pub struct Proxied {
+    /// The half with privileges.
+    pub capture: Daemon,
+    /// The half that meets the network: no capability, and as real root user nobody.
+    pub proxy: Daemon,
+}
+
+/// The programs that run.
+#[derive(Debug)]
+pub struct Deployment {
+    /// `weft-xds-server` in the control namespace.
+    pub server: Daemon,
+    /// One per node, in the order of the nodes.
+    pub agents: Vec<Proxied>,
+}
+
+impl Deployment {
+    /// Starts everything and waits until all are ready.
+    ///
+    /// # Errors
+    /// A program is missing, ended or is not ready: with the tail of its log.
+    pub fn start(cluster: &Cluster) -> Result<Self> {
+        let base = cluster.lab().directory().join("weft");
+        let state = base.join("server");
+        fs::create_dir_all(&state)?;
+        let tokens = write_tokens(cluster, &base)?;
+        let flags = ServerFlags { source: cluster.directory().root().to_owned(), state: state.clone(), tokens };
+        let mut server = Daemon::start(DaemonPlan {
+            name: "weft-xds-server".into(),
+            netns: cluster.lab().control().name().to_owned(),
+            command: command_line(&[], "weft-xds-server", flags.arguments())?,
+            environment: Vec::new(),
+            health: Some(SocketAddr::from(([127, 0, 0, 1], SERVER_ADMIN))),
+            logs: cluster.lab().directory().join("logs"),
+        })?;
+        server.wait_ready()?;
+        let mut agents = Vec::new();
+        for node in cluster.lab().nodes() {
+            agents.push(start_agent(cluster, &base, &node.name, node.netns())?);
+        }
+        for agent in &mut agents {
+            agent.proxy.wait_ready()?;
+        }
+        Ok(Self { server, agents })
+    }
+}
+
+fn start_agent(cluster: &Cluster, base: &Path, node: &str, netns: &str) -> Result<Proxied> {
+    let directory = base.join(node);
+    fs::create_dir_all(directory.join("state"))?;
+    let flags = AgentFlags {
+        node: node.to_owned(),
+        source: cluster.directory().root().to_owned(),
+        state: directory.join("state"),
+        handover: directory.join("handover.sock"),
+        token: directory.join("token"),
+        root: ServerFlags::root_certificate(&base.join("server")),
+    };
+    let plan = |half: &str, command, health| DaemonPlan {
+        name: format!("{half}-{node}"),
+        netns: netns.to_owned(),
+        command,
+        environment: Vec::new(),
+        health,
+        logs: cluster.lab().directory().join("logs"),
+    };
+    let capture = Daemon::start(plan("capture", command_line(&[], "weft-node-agent", flags.capture())?, None))?;
+    let proxy = command_line(&unprivileged(), "weft-node-agent", flags.proxy())?;
+    let proxy = Daemon::start(plan("proxy", proxy, Some(AgentFlags::health())))?;
+    Ok(Proxied { capture, proxy })
+}
+
+/// One random-looking token per node; the proxy half reads its own, which user nobody must be able to.
+fn write_tokens(cluster: &Cluster, base: &Path) -> Result<std::path::PathBuf> {
+    let mut lines = "# node token\n".to_owned();
+    for node in cluster.lab().nodes() {
+        let token = format!("lab-token-of-{}-{}", node.name, std::process::id());
+        lines.push_str(&format!("{} {token}\n", node.name));
+        let file = base.join(&node.name).join("token");
+        fs::create_dir_all(base.join(&node.name))?;
+        fs::write(&file, token)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o444))?;
+    }
+    let path = base.join("node-tokens");
+    fs::write(&path, lines).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+/// What stands before a program that must have no capability. In a user namespace there is one user only, so root
+/// keeps its number there and loses every right.
+fn unprivileged() -> Vec<OsString> {
+    let mut words = vec!["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
+    let real_root = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.contains("4294967295"));
+    if real_root && Uid::effective().is_root() {
+        words.extend(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    words.into_iter().map(OsString::from).collect()
+}
+
+fn command_line(wrapper: &[OsString], program: &str, arguments: Vec<String>) -> Result<Vec<OsString>> {
+    let mut words = wrapper.to_vec();
+    words.push(binary(program)?.into_os_string());
+    words.extend(arguments.into_iter().map(OsString::from));
+    Ok(words)
+}
