@@ -10,6 +10,7 @@ use crate::workload::{Uid, Workload};
 
 /// Anything that is distributed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::large_enum_variant, reason = "most are workloads; a box would cost one more allocation for each")]
 pub enum Resource {
     /// A workload.
     Workload(Workload),
@@ -32,6 +33,7 @@ pub enum ResourceKey {
 
 /// Put or take away one resource.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "most are workloads; a box would cost one more allocation for each")]
 pub enum Change {
     /// The resource is now this.
     Upsert(Resource),

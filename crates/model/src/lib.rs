@@ -12,6 +12,7 @@ pub mod mesh;
 pub mod reason;
 pub mod service;
 pub mod spiffe;
+pub mod view;
 pub mod workload;
 
 pub use address::{NetworkAddress, NextHop, OriginalDst};
