@@ -4,6 +4,9 @@
 //! network and holds none. `docs/architecture.md` draws both ways through.
 
 pub mod capture;
+pub mod gateway;
 pub mod handover;
+pub mod outbound;
 pub mod pods;
+pub mod ports;
 pub mod telemetry;
