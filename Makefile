@@ -43,7 +43,7 @@ lint: ## formatting, clippy, the architecture test; shellcheck and cargo-deny wh
 	cargo test $(WORKSPACE) --test architecture
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/setup .ci/run; \
 	else echo "--- shellcheck is not installed: scripts unchecked (make setup)"; fi
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; \
 	else echo "--- cargo-deny is not installed: licences unchecked (cargo install cargo-deny --locked)"; fi
 
 fmt: ## format the code
