@@ -1,0 +1,79 @@
+//! The command line, with help and examples.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Weft, the sidecarless service mesh: look at what runs, and find out why.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    after_help = "Examples:\n  weft pods                     who is in the mesh\n  weft connections --denied     what was refused lately, and by which policy\n  weft why policy-not-allowed   what a reason code means and what to do\n  weft lint ./manifests         check files before applying them"
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pods: identity, node, whether they are in the mesh.
+    Pods(ShowOptions),
+    /// Services: addresses, ports, endpoints.
+    Services(ShowOptions),
+    /// Policies in force, and their rules in words.
+    Policies(ShowOptions),
+    /// Live connections of a node's agent, or what it refused lately.
+    Connections(ConnectionOptions),
+    /// Certificates of a node's agent.
+    Certs(ShowOptions),
+    /// What is wanted, and what is in force.
+    Config(ShowOptions),
+    /// What a reason code means, and what to do.
+    Why(WhyOptions),
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table for people.
+    Table,
+    /// JSON for scripts.
+    Json,
+}
+
+/// Options of every command that asks a running program.
+#[derive(Debug, Clone, Args)]
+pub struct ShowOptions {
+    /// Admin address of the agent or server to ask.
+    #[arg(long, short = 'a', env = "WEFT_ADMIN", default_value = "127.0.0.1:15000", value_name = "HOST:PORT")]
+    pub admin: String,
+    /// Only this namespace.
+    #[arg(long, short = 'n')]
+    pub namespace: Option<String>,
+    /// How to print.
+    #[arg(long, short = 'o', value_enum, default_value = "table")]
+    pub output: Format,
+}
+
+/// Options of `weft connections`.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectionOptions {
+    /// Shared options.
+    #[command(flatten)]
+    pub show: ShowOptions,
+    /// What was refused lately instead of what is live.
+    #[arg(long)]
+    pub denied: bool,
+}
+
+/// Options of `weft why`.
+#[derive(Debug, Clone, Args)]
+pub struct WhyOptions {
+    /// The code, for example `policy-denied`; none lists all.
+    pub code: Option<String>,
+    /// How to print.
+    #[arg(long, short = 'o', value_enum, default_value = "table")]
+    pub output: Format,
+}

@@ -1,0 +1,7 @@
+//! `weft`: what a person types. Each subcommand lives in a module of its own.
+
+pub mod admin;
+pub mod arguments;
+pub mod output;
+pub mod show;
+pub mod why;

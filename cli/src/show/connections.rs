@@ -1,0 +1,72 @@
+//! `weft connections`, and `weft connections --denied`.
+
+use std::process::ExitCode;
+
+use weft_model::view::ConnectionRow;
+
+use crate::admin;
+use crate::arguments::{ConnectionOptions, Format};
+use crate::output::{self, Field, Tone};
+
+/// Prints what is live, or what was refused lately.
+pub fn run(options: &ConnectionOptions) -> anyhow::Result<ExitCode> {
+    let section = if options.denied { "refusals" } else { "connections" };
+    let mut rows: Vec<ConnectionRow> = admin::section(&options.show.admin, section)?;
+    rows.retain(|row| options.show.namespace.as_ref().is_none_or(|namespace| touches(row, namespace)));
+    match (options.show.output, options.denied) {
+        (Format::Json, _) => output::json(&rows)?,
+        (Format::Table, false) => {
+            let header = ["direction", "from", "to", "service", "security", "sent", "received", "age", "identity"];
+            output::table(&header, rows.iter().map(live).collect(), "No live connections.")?;
+        }
+        (Format::Table, true) => {
+            let header = ["ago", "direction", "from", "to", "reason", "policy", "detail"];
+            output::table(&header, rows.iter().map(refused).collect(), "Nothing was refused lately.")?;
+            if let Some(reason) = rows.last().and_then(|row| row.reason.as_deref()) {
+                output::line(&format!("\nTry: weft why {reason}"))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn touches(row: &ConnectionRow, namespace: &str) -> bool {
+    let of = |workload: &Option<String>| {
+        workload.as_deref().and_then(|name| name.split_once('/')).is_some_and(|(found, _)| found == namespace)
+    };
+    of(&row.source_workload) || of(&row.destination_workload)
+}
+
+fn party(workload: Option<&str>, address: &str) -> String {
+    workload.map_or_else(|| address.to_owned(), |name| format!("{name} ({address})"))
+}
+
+fn live(row: &ConnectionRow) -> Vec<Field> {
+    let security = match &*row.security {
+        "plaintext" => Field::toned("plaintext", Tone::Warn),
+        other => Field::toned(other, Tone::Good),
+    };
+    vec![
+        (&*row.direction).into(),
+        party(row.source_workload.as_deref(), &row.source).into(),
+        party(row.destination_workload.as_deref(), &row.destination).into(),
+        row.service.clone().unwrap_or_default().into(),
+        security,
+        output::bytes(row.sent).into(),
+        output::bytes(row.received).into(),
+        output::duration(row.age_ms).into(),
+        row.source_identity.clone().unwrap_or_default().into(),
+    ]
+}
+
+fn refused(row: &ConnectionRow) -> Vec<Field> {
+    vec![
+        output::duration(row.age_ms).into(),
+        (&*row.direction).into(),
+        party(row.source_workload.as_deref(), &row.source).into(),
+        party(row.destination_workload.as_deref(), &row.destination).into(),
+        Field::toned(row.reason.clone().unwrap_or_default(), Tone::Bad),
+        row.policy.clone().unwrap_or_default().into(),
+        row.detail.clone().unwrap_or_default().into(),
+    ]
+}

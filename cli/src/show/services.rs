@@ -1,0 +1,46 @@
+//! `weft services`.
+
+use std::process::ExitCode;
+
+use weft_model::view::ServiceRow;
+
+use crate::admin;
+use crate::arguments::{Format, ShowOptions};
+use crate::output::{self, Field, Tone};
+
+/// Prints the services.
+pub fn run(options: &ShowOptions) -> anyhow::Result<ExitCode> {
+    let mut rows: Vec<ServiceRow> = admin::section(&options.admin, "services")?;
+    rows.retain(|row| options.namespace.as_ref().is_none_or(|namespace| *namespace == row.namespace));
+    match options.output {
+        Format::Json => output::json(&rows)?,
+        Format::Table => {
+            let header = ["namespace", "service", "addresses", "ports", "ready", "encrypted", "endpoints", "waypoint"];
+            output::table(&header, rows.iter().map(row).collect(), "No services.")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(service: &ServiceRow) -> Vec<Field> {
+    let all = service.endpoints.len();
+    let ready = service.endpoints.iter().filter(|endpoint| endpoint.healthy).count();
+    let encrypted = service.endpoints.iter().filter(|endpoint| endpoint.in_mesh).count();
+    let tone = |count: usize| match count {
+        0 => Tone::Bad,
+        count if count < all => Tone::Warn,
+        _ => Tone::Good,
+    };
+    let names: Vec<&str> = service.endpoints.iter().map(|endpoint| &*endpoint.workload).collect();
+    let addresses = if service.addresses.is_empty() { "headless".to_owned() } else { service.addresses.join(" ") };
+    vec![
+        (&*service.namespace).into(),
+        (&*service.name).into(),
+        addresses.into(),
+        service.ports.join(" ").into(),
+        Field::toned(format!("{ready}/{all}"), tone(ready)),
+        Field::toned(format!("{encrypted}/{all}"), tone(encrypted)),
+        names.join(" ").into(),
+        service.waypoint.clone().unwrap_or_default().into(),
+    ]
+}
