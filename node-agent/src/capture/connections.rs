@@ -1,0 +1,107 @@
+//! Connections that a pod has already when it joins: found, waited for, or reset.
+//!
+//! Works in the network namespace of the calling thread.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
+};
+use thiserror::Error;
+
+use super::{
+    diag::{self, Answer, TcpSocket},
+    mark,
+    socket::Ipv6,
+};
+
+/// The kernel fills at most this much of a datagram of a list (NLMSG_GOODSIZE is one page; lists use up to 32 KiB).
+const DATAGRAM: usize = 64 * 1024;
+
+/// Why connections cannot be listed or reset.
+#[derive(Debug, Error)]
+pub enum ConnectionsError {
+    /// No list.
+    #[error("cannot list the pod's connections: {0}")]
+    List(#[from] io::Error),
+    /// The kernel resets none.
+    #[error(
+        "the kernel cannot reset connections ({0}): it needs CONFIG_INET_DIAG_DESTROY and CAP_NET_ADMIN; restart the pod instead, or enrol it in permissive mode"
+    )]
+    Destroy(io::Error),
+}
+
+/// The application's connections to other machines and pods: neither the agent's own sockets nor what stays on `lo`.
+///
+/// # Errors
+/// [`ConnectionsError::List`].
+pub fn of_application(ipv6: Ipv6) -> Result<Vec<TcpSocket>, ConnectionsError> {
+    let channel = open()?;
+    let mut found = Vec::new();
+    for family in ipv6.guarded() {
+        transmit(&channel, &diag::list_request(*family))?;
+        loop {
+            let answer = receive(&channel)?;
+            found.extend(answer.sockets.into_iter().filter(is_plaintext_candidate));
+            match answer.end {
+                Some(0) => break,
+                Some(number) => return Err(io::Error::from_raw_os_error(number).into()),
+                None => {}
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Their cookies, to recognise them later.
+#[must_use]
+pub fn cookies(sockets: &[TcpSocket]) -> BTreeSet<u64> {
+    sockets.iter().map(TcpSocket::cookie).collect()
+}
+
+/// Aborts connections on both sides; returns how many there were. One that ended meanwhile is no error.
+///
+/// # Errors
+/// [`ConnectionsError::Destroy`] when the kernel does not do it.
+pub fn reset(sockets: &[TcpSocket]) -> Result<usize, ConnectionsError> {
+    let channel = open()?;
+    let mut count = 0;
+    for socket in sockets {
+        transmit(&channel, &diag::destroy_request(socket))?;
+        match receive(&channel)?.end.unwrap_or(0) {
+            0 => count += 1,
+            number if Errno::from_raw(number) == Errno::ENOENT => {}
+            number => return Err(ConnectionsError::Destroy(io::Error::from_raw_os_error(number))),
+        }
+    }
+    Ok(count)
+}
+
+fn is_plaintext_candidate(socket: &TcpSocket) -> bool {
+    let local: IpAddr = socket.local.ip();
+    let remote = socket.remote.ip();
+    socket.mark & mark::OURS.mask != mark::OURS.value && !remote.is_loopback() && local != remote
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let protocol = SockProtocol::NetlinkSockDiag;
+    Ok(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
+}
+
+fn transmit(channel: &OwnedFd, request: &[u8]) -> io::Result<()> {
+    // An unconnected netlink socket sends to the kernel.
+    send(channel.as_raw_fd(), request, MsgFlags::empty())?;
+    Ok(())
+}
+
+fn receive(channel: &OwnedFd) -> io::Result<Answer> {
+    let mut datagram = vec![0; DATAGRAM];
+    let length = recv(channel.as_raw_fd(), &mut datagram, MsgFlags::empty())?;
+    Ok(diag::parse(&datagram[..length]))
+}

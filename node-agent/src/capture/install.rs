@@ -1,0 +1,207 @@
+//! Puts a pod's rules and routes in, changes their phase, audits them, and takes them out.
+//!
+//! Everything is "compare, then commit the difference" ([`super::compare`]), so every act is idempotent and an act that
+//! was interrupted is completed by the next one. Works in the network namespace of the calling thread.
+
+use std::{collections::BTreeMap, path::Path};
+
+use thiserror::Error;
+
+use super::{
+    compare::{self, Deviation, Found, deviations, repair},
+    mark::CapturePorts,
+    netns::{NetnsError, NetnsThread},
+    program::{Backend, ProgramError, Programs},
+    routes::{self, RouteError},
+    rules::{Table, TableName},
+    ruleset::{Phase, tables},
+    socket::Ipv6,
+};
+use crate::handover::Family;
+
+/// Why a pod's rules or routes are not as wanted.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    /// The packet filter.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// Rule or route.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The kernel took the rules and shows others.
+    #[error("the packet filter does not hold what was put in: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Unverified(Vec<Deviation>),
+    /// No place to try the programs in.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+}
+
+/// What a captured pod must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which rules.
+    pub phase: Phase,
+    /// Where the listeners are.
+    pub ports: CapturePorts,
+    /// Which families.
+    pub ipv6: Ipv6,
+}
+
+/// What an audit found: nothing is what is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Audit {
+    /// Rules that deviate, by family.
+    pub rules: BTreeMap<Family, Vec<Deviation>>,
+    /// Families whose policy rule or route is missing or doubled.
+    pub routing: Vec<Family>,
+}
+
+impl Audit {
+    /// All is as wanted.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.rules.is_empty() && self.routing.is_empty()
+    }
+}
+
+/// Knows programs that work here.
+#[derive(Clone, Debug)]
+pub struct Installer {
+    programs: Programs,
+}
+
+impl Installer {
+    /// Tries the back ends with the real rules in a private namespace, and takes the first that works.
+    ///
+    /// # Errors
+    /// What stopped the preferred one; [`ProgramError::Absent`] when there is none.
+    pub async fn detect(lock: &Path) -> Result<Self, InstallError> {
+        let mut first = None;
+        for backend in Backend::ALL {
+            match Self::of_backend(backend, lock).await {
+                Ok(installer) => return Ok(installer),
+                Err(InstallError::Program(ProgramError::Absent)) => {}
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or(InstallError::Program(ProgramError::Absent)))
+    }
+
+    /// As [`Self::detect`], but only this back end.
+    ///
+    /// # Errors
+    /// What stops it.
+    pub async fn of_backend(backend: Backend, lock: &Path) -> Result<Self, InstallError> {
+        let programs = Programs::find(backend, lock).ok_or(ProgramError::Absent)?;
+        let installer = Self { programs };
+        let trial = installer.clone();
+        let thread = NetnsThread::in_private_namespace()?;
+        thread.run(move || trial.try_all_rules()).await??;
+        Ok(installer)
+    }
+
+    /// Which back end was found to work.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.programs.backend()
+    }
+
+    /// Installs, repairs or changes the phase: routes first, then mangle, then filter. The listeners must be there.
+    /// True: something had to be changed.
+    ///
+    /// # Errors
+    /// [`InstallError`]; what was done until then stays, and the guards fail closed.
+    pub fn apply(&self, wanted: Wanted) -> Result<bool, InstallError> {
+        for family in wanted.ipv6.families() {
+            routes::install(*family)?;
+        }
+        let mut changed = false;
+        for family in wanted.ipv6.guarded() {
+            let mut order = tables(*family, wanted.phase, wanted.ports);
+            // A guard that stands must let the marks of a transition pass before packets carry them; where none stands
+            // yet, it comes last, since it stops what the mangle table has not marked.
+            if wanted.phase != Phase::Steady && self.found(*family, TableName::Filter)?.count_ours() > 0 {
+                order.reverse();
+            }
+            for table in &order {
+                changed |= self.commit(*family, table)?;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Takes everything of ours out, in the reverse order.
+    ///
+    /// # Errors
+    /// [`InstallError`].
+    pub fn remove(&self, ipv6: Ipv6) -> Result<(), InstallError> {
+        for family in ipv6.guarded() {
+            // The guard goes first: the mangle rules without it still capture, the guard without them stops everything.
+            self.commit(*family, &compare::nothing(TableName::Filter))?;
+            self.commit(*family, &compare::nothing(TableName::Mangle))?;
+        }
+        for family in ipv6.families() {
+            routes::remove(*family)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what is wanted with what is there.
+    ///
+    /// # Errors
+    /// Only when it cannot be read.
+    pub fn audit(&self, wanted: Wanted) -> Result<Audit, InstallError> {
+        let mut audit = Audit::default();
+        for family in wanted.ipv6.guarded() {
+            let mut all = Vec::new();
+            for table in tables(*family, wanted.phase, wanted.ports) {
+                all.extend(deviations(&table, &self.found(*family, table.name)?));
+            }
+            if !all.is_empty() {
+                audit.rules.insert(*family, all);
+            }
+        }
+        for family in wanted.ipv6.families() {
+            if !routes::audit(*family)?.stands() {
+                audit.routing.push(*family);
+            }
+        }
+        Ok(audit)
+    }
+
+    /// Chains and rules of ours that exist in this namespace.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn count(&self, ipv6: Ipv6) -> Result<usize, InstallError> {
+        let mut count = 0;
+        for family in ipv6.guarded() {
+            for table in [TableName::Mangle, TableName::Filter] {
+                count += self.found(*family, table)?.count_ours();
+            }
+        }
+        Ok(count)
+    }
+
+    fn found(&self, family: Family, table: TableName) -> Result<Found, InstallError> {
+        Ok(Found::parse(&self.programs.save(family, &table.to_string())?))
+    }
+
+    fn commit(&self, family: Family, table: &Table) -> Result<bool, InstallError> {
+        let Some(text) = repair(table, &self.found(family, table.name)?) else { return Ok(false) };
+        self.programs.restore(family, &text)?;
+        let left = deviations(table, &self.found(family, table.name)?);
+        if left.is_empty() { Ok(true) } else { Err(InstallError::Unverified(left)) }
+    }
+
+    fn try_all_rules(&self) -> Result<(), InstallError> {
+        for family in Ipv6::detect().guarded() {
+            for phase in [Phase::Enrol, Phase::Steady] {
+                for table in tables(*family, phase, CapturePorts::default()) {
+                    self.commit(*family, &table)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! The sockets that the capture half makes inside a pod, with the options of `reference/capture.md` section 3.
+//!
+//! Every socket of the agent is transparent (TPROXY hands packets to no other) and carries our mark (guards and rules
+//! know it by that). The functions work in the network namespace of the calling thread.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use thiserror::Error;
+
+use super::mark::{self, CapturePorts, HBONE_PORT, listen_address};
+use crate::handover::{Family, ListenerRole, ListenerTag};
+
+/// Connections that wait for a proxy: as many as the kernel's own default limit (net.core.somaxconn) allows, since the
+/// queue is what bridges a proxy's restart.
+const BACKLOG: i32 = 4096;
+
+/// Keepalive: 180 s idle, 180 s between probes, 9 probes (`reference/ambient-wire.md` 2.6).
+const KEEPALIVE: (Duration, u32) = (Duration::from_secs(180), 9);
+
+/// Other ports are tried in steps of this size: 15101, 15201, ... stay near what people know from `ss`.
+const PORT_STEP: u16 = 100;
+
+/// How many ports are tried before giving up: a pod that holds all of them does so on purpose.
+const PORT_ATTEMPTS: u16 = 20;
+
+/// Why a socket cannot be made.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// The application holds HBONE's port.
+    #[error(
+        "a program in the pod holds port {HBONE_PORT}, which belongs to the mesh: stop it or move it, the pod is not captured until then"
+    )]
+    HbonePortTaken,
+    /// The application holds every port that was tried.
+    #[error("no free port for the {role:?} listener between {first} and {last}")]
+    NoPort {
+        /// Which listener.
+        role: ListenerRole,
+        /// First one tried.
+        first: u16,
+        /// Last one tried.
+        last: u16,
+    },
+    /// Missing privilege.
+    #[error("cannot make a transparent or marked socket: {0}; needs CAP_NET_ADMIN in the pod's network namespace")]
+    Privilege(io::Error),
+    /// Anything else, such as too many open files.
+    #[error("cannot make a socket: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Whether the pod can speak IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv6 {
+    /// As usual.
+    Usable,
+    /// Switched off by sysctl: no listeners and no route, but the guards are loaded.
+    Off,
+    /// The kernel has none: nothing to guard.
+    Absent,
+}
+
+impl Ipv6 {
+    /// Looks into the namespace of the calling thread.
+    #[must_use]
+    pub fn detect() -> Self {
+        if Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).is_err() {
+            return Self::Absent;
+        }
+        // On lo, because that is where the captured traffic goes.
+        match std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6") {
+            Ok(text) if text.trim() == "0" => Self::Usable,
+            _ => Self::Off,
+        }
+    }
+
+    /// The families that have listeners and routes.
+    #[must_use]
+    pub fn families(self) -> &'static [Family] {
+        if self == Self::Usable { &[Family::V4, Family::V6] } else { &[Family::V4] }
+    }
+
+    /// The families that have rules.
+    #[must_use]
+    pub fn guarded(self) -> &'static [Family] {
+        if self == Self::Absent { &[Family::V4] } else { &[Family::V4, Family::V6] }
+    }
+}
+
+/// A listener and what it is; shared by the capture half and, as a duplicate, by proxies.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// What it is.
+    pub tag: ListenerTag,
+    /// The listening socket.
+    pub socket: Arc<OwnedFd>,
+}
+
+/// The listeners of one pod: a set for each worker of the proxy.
+#[derive(Clone, Debug)]
+pub struct Listeners {
+    /// Ports of the captured traffic's listeners; the rules must name them.
+    pub ports: CapturePorts,
+    /// By worker, then role, then family.
+    pub all: Vec<Listener>,
+}
+
+impl Listeners {
+    /// Makes the sets of `workers` workers, on other ports than usual where a program of the pod holds those.
+    ///
+    /// # Errors
+    /// [`SocketError`]; nothing is left open then.
+    pub fn open(workers: usize, families: &[Family]) -> Result<Self, SocketError> {
+        let ports = CapturePorts {
+            outbound: free_port(ListenerRole::Outbound, CapturePorts::default().outbound, families)?,
+            inbound: free_port(ListenerRole::Inbound, CapturePorts::default().inbound, families)?,
+        };
+        let mut listeners = Self { ports, all: Vec::new() };
+        listeners.resize(workers, families)?;
+        Ok(listeners)
+    }
+
+    /// Keeps the sets of the workers that stay, makes those of new ones, closes the rest: a queue that nobody accepts
+    /// from only fills.
+    ///
+    /// # Errors
+    /// [`SocketError`]; the sets that were there stay.
+    pub fn resize(&mut self, workers: usize, families: &[Family]) -> Result<(), SocketError> {
+        let have = self.workers();
+        let mut added = Vec::new();
+        for worker in have..workers {
+            for (role, port) in [
+                (ListenerRole::Outbound, self.ports.outbound),
+                (ListenerRole::Inbound, self.ports.inbound),
+                (ListenerRole::Hbone, HBONE_PORT),
+            ] {
+                for family in families {
+                    let socket = Arc::new(listen(role, *family, port)?.into());
+                    added.push(Listener { tag: ListenerTag { worker, role, family: *family }, socket });
+                }
+            }
+        }
+        self.all.extend(added);
+        self.all.retain(|listener| listener.tag.worker < workers);
+        Ok(())
+    }
+
+    /// How many workers have listeners.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.all.iter().map(|listener| listener.tag.worker + 1).max().unwrap_or(0)
+    }
+}
+
+/// Unbound sockets to dial with: the proxy binds and connects them.
+///
+/// # Errors
+/// [`SocketError`] when not a single one could be made.
+pub fn dial_sockets(family: Family, count: usize) -> Result<Vec<OwnedFd>, SocketError> {
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 0..count {
+        match marked(family) {
+            Ok(socket) => sockets.push(socket.into()),
+            // Some are better than none: the proxy asks again when they are used up.
+            Err(_) if !sockets.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
+}
+
+/// The first port that both families can listen on.
+fn free_port(role: ListenerRole, usual: u16, families: &[Family]) -> Result<u16, SocketError> {
+    let candidates = (0..PORT_ATTEMPTS).map(|attempt| usual + attempt * PORT_STEP);
+    for port in candidates {
+        match families.iter().try_for_each(|family| listen(role, *family, port).map(drop)) {
+            Ok(()) => return Ok(port),
+            Err(SocketError::Io(error)) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(SocketError::NoPort { role, first: usual, last: usual + (PORT_ATTEMPTS - 1) * PORT_STEP })
+}
+
+fn listen(role: ListenerRole, family: Family, port: u16) -> Result<Socket, SocketError> {
+    let address = match (role, family) {
+        (ListenerRole::Hbone, Family::V4) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (ListenerRole::Hbone, Family::V6) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        (_, family) => listen_address(family),
+    };
+    let socket = marked(family)?;
+    socket.set_reuse_port(true)?;
+    let bound = socket.bind(&SockAddr::from(SocketAddr::new(address, port))).and_then(|()| socket.listen(BACKLOG));
+    match bound {
+        Ok(()) => Ok(socket),
+        Err(error) if role == ListenerRole::Hbone && error.kind() == io::ErrorKind::AddrInUse => {
+            Err(SocketError::HbonePortTaken)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A socket with everything that all of ours have. Accepted sockets inherit all of it from their listener:
+/// SO_REUSEADDR lets an application restart on its port while relayed connections to it are alive (section 4).
+fn marked(family: Family) -> Result<Socket, SocketError> {
+    let domain = if family == Family::V4 { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let transparent = match family {
+        Family::V4 => socket.set_ip_transparent_v4(true),
+        Family::V6 => socket.set_ip_transparent_v6(true).and_then(|()| socket.set_only_v6(true)),
+    };
+    transparent.and_then(|()| socket.set_mark(mark::OURS.value)).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => SocketError::Privilege(error),
+        _ => SocketError::Io(error),
+    })?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    let (time, retries) = KEEPALIVE;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time).with_retries(retries))?;
+    Ok(socket)
+}
