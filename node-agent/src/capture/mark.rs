@@ -9,7 +9,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use crate::handover::Family;
+use crate::{handover::Family, ports};
 
 /// A packet mark or connection mark with the bits that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub const ROUTE_TABLE: u8 = 100;
 pub const RULE_PREFERENCE: u32 = 32764;
 
 /// HBONE's port, the same in every mesh of this wire.
-pub const HBONE_PORT: u16 = 15008;
+pub const HBONE_PORT: u16 = ports::HBONE;
 /// Local ports of dial sockets to the application: outside the default client range, so that no client's own port
 /// meets them (capture.md section 5).
 pub const DIAL_PORTS: RangeInclusive<u16> = 61000..=65535;
@@ -78,6 +78,6 @@ pub struct CapturePorts {
 impl Default for CapturePorts {
     /// Istio's numbers.
     fn default() -> Self {
-        Self { outbound: 15001, inbound: 15006 }
+        Self { outbound: ports::OUTBOUND, inbound: ports::INBOUND }
     }
 }

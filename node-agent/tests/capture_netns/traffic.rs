@@ -1,0 +1,159 @@
+//! Connections in and out of a captured pod in the steady phase, and what half-dead states let through.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::SocketAddr,
+};
+
+use socket2::{SockAddr, Socket};
+use weft_node_agent::{
+    capture::{ruleset::Phase, socket::dial_sockets},
+    handover::{Family, ListenerRole},
+};
+use weft_testkit::{
+    enter_or_skip,
+    netns::{Lab, Pod},
+};
+
+use crate::equipment::{
+    Captured, DEADLINE, FAMILIES, QUIET, accept, address, connect, elsewhere, installers, listen, refused, timed_out,
+};
+
+fn dial(pod: &Pod, family: Family, from: SocketAddr, to: SocketAddr) -> std::io::Result<Socket> {
+    let socket: Socket = pod.run(|| dial_sockets(family, 1)).unwrap().unwrap().remove(0).into();
+    socket.set_nonblocking(false)?;
+    socket.bind(&SockAddr::from(from))?;
+    socket.connect_timeout(&SockAddr::from(to), DEADLINE)?;
+    Ok(socket)
+}
+
+#[test]
+fn both_directions_keep_their_addresses() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    for (number, installer) in installers().iter().enumerate() {
+        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
+        let client = lab.pod(2, &format!("client{number}")).unwrap();
+        let captured = Captured::new(&pod, installer, Phase::Steady);
+        for family in FAMILIES {
+            let mut outgoing = connect(&pod, elsewhere(family), DEADLINE).unwrap();
+            let (mut taken, peer) = captured.accept(ListenerRole::Outbound, family, DEADLINE).unwrap();
+            assert_eq!(taken.local_addr().unwrap(), elsewhere(family), "the original destination");
+            assert_eq!(peer, outgoing.local_addr().unwrap());
+            talk(&mut outgoing, &mut taken);
+
+            let application = listen(&pod, family, 8080);
+            let mut incoming = connect(&client, address(&pod, family, 8080), DEADLINE).unwrap();
+            let (mut taken, peer) = captured.accept(ListenerRole::Inbound, family, DEADLINE).unwrap();
+            assert_eq!(taken.local_addr().unwrap(), address(&pod, family, 8080));
+            assert_eq!(peer, incoming.local_addr().unwrap());
+            talk(&mut incoming, &mut taken);
+
+            let from = SocketAddr::new(peer.ip(), 61000);
+            let mut delivered: std::net::TcpStream =
+                dial(&pod, family, from, address(&pod, family, 8080)).unwrap().into();
+            let (mut at_application, peer) = accept(&application, DEADLINE).unwrap();
+            assert_eq!(peer, from, "the application sees the client's address");
+            talk(&mut delivered, &mut at_application);
+
+            let mut hbone = connect(&client, address(&pod, family, 15008), DEADLINE).unwrap();
+            let (mut taken, _) = captured.accept(ListenerRole::Hbone, family, DEADLINE).unwrap();
+            talk(&mut hbone, &mut taken);
+        }
+        let conntrack = pod.run(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack")).unwrap();
+        if let Ok(entries) = conntrack {
+            assert_eq!(entries.lines().count(), 0, "no conntrack in the steady phase");
+        }
+    }
+}
+
+fn talk(one: &mut std::net::TcpStream, other: &mut std::net::TcpStream) {
+    let mut heard = [0; 4];
+    one.set_read_timeout(Some(DEADLINE)).unwrap();
+    one.write_all(b"ping").unwrap();
+    other.read_exact(&mut heard).unwrap();
+    other.write_all(b"pong").unwrap();
+    one.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"pong");
+}
+
+/// capture.md section 10: the rules for refusals rest on a reset having no owner, so this pins them.
+#[test]
+fn closed_port_refuses_and_refused_dial_is_seen() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    for (number, installer) in installers().iter().enumerate() {
+        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
+        let client = lab.pod(2, &format!("client{number}")).unwrap();
+        let _captured = Captured::new(&pod, installer, Phase::Steady);
+        for family in FAMILIES {
+            let closed = connect(&client, address(&pod, family, 9), DEADLINE);
+            assert!(refused(closed), "{:?} {family:?}: a closed port refuses", installer.backend());
+            let from = address(&client, family, 61234);
+            let dialled = dial(&pod, family, from, address(&pod, family, 9));
+            let kind = dialled.map(drop).map_err(|error| error.kind());
+            assert_eq!(kind, Err(ErrorKind::ConnectionRefused), "{:?} {family:?}", installer.backend());
+            let own = pod.run(|| std::net::TcpStream::connect(address(&pod, family, 9))).unwrap();
+            assert!(refused(own), "a pod's call to itself is not captured");
+        }
+    }
+}
+
+/// capture.md section 6: the rows that need no captured packets to be judged.
+#[test]
+fn half_dead_states_let_nothing_through() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    for (number, installer) in installers().iter().enumerate() {
+        let backend = format!("{:?}", installer.backend()).to_lowercase();
+        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
+        let client = lab.pod(2, &format!("client{number}")).unwrap();
+        let run = |command: &str| {
+            let output = pod.command("sh").args(["-c", command]).env("XTABLES_LOCKFILE", "/run/l").output().unwrap();
+            assert!(output.status.success(), "{command}: {output:?}");
+        };
+        let applications = FAMILIES.map(|family| listen(&pod, family, 8080));
+        let services = FAMILIES.map(|family| listen(&client, family, 8080));
+        let nothing_passes = |state: &str| {
+            for (index, family) in FAMILIES.into_iter().enumerate() {
+                let (inwards, outwards) = (address(&pod, family, 8080), address(&client, family, 8080));
+                assert!(timed_out(connect(&pod, outwards, QUIET)), "{backend} {state}: out {family:?}");
+                assert!(accept(&services[index], QUIET / 10).is_none(), "{backend} {state}: out {family:?}");
+                assert!(timed_out(connect(&client, inwards, QUIET)), "{backend} {state}: in {family:?}");
+                assert!(accept(&applications[index], QUIET / 10).is_none(), "{backend} {state}: in {family:?}");
+            }
+        };
+        let captured = Captured::new(&pod, installer, Phase::Steady);
+        for table in ["PREROUTING", "OUTPUT"] {
+            run(&format!("iptables-{backend} -t mangle -F {table}; ip6tables-{backend} -t mangle -F {table}"));
+            if table == "PREROUTING" {
+                nothing_passes("mangle PREROUTING emptied");
+            } else {
+                let out = connect(&pod, address(&client, FAMILIES[1], 8080), QUIET);
+                assert!(timed_out(out), "{backend}: mangle OUTPUT emptied");
+            }
+            captured.change(Phase::Steady);
+        }
+        run(&format!("iptables-{backend} -t mangle -F; ip6tables-{backend} -t mangle -F"));
+        nothing_passes("mangle emptied");
+        captured.change(Phase::Steady);
+        for state in ["ip rule del pref 32764; ip -6 rule del pref 32764", "ip link set lo down; ip link set lo up"] {
+            run(state);
+            let out = connect(&pod, address(&client, FAMILIES[1], 8080), QUIET);
+            assert!(timed_out(out), "{backend} {state}");
+            assert!(accept(&services[1], QUIET / 10).is_none(), "{backend} {state}");
+            captured.change(Phase::Steady);
+        }
+        // Both halves dead: no listeners, rules stand.
+        let installer = captured.installer.clone();
+        drop(captured);
+        nothing_passes("both halves dead");
+        for family in FAMILIES {
+            assert!(refused(connect(&client, address(&pod, family, 15008), DEADLINE)), "HBONE is refused at once");
+        }
+        // They come back: the next retransmission of the SYN succeeds.
+        let back = Captured::new(&pod, &installer, Phase::Steady);
+        connect(&pod, elsewhere(Family::V4), DEADLINE).unwrap();
+        assert!(back.accept(ListenerRole::Outbound, Family::V4, DEADLINE).is_some());
+    }
+}

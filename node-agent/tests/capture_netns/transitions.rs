@@ -1,0 +1,124 @@
+//! Pods that join and leave while they talk: capture.md section 7.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+};
+
+use weft_node_agent::{
+    capture::{connections, ruleset::Phase, socket::Ipv6},
+    handover::{Family, ListenerRole},
+};
+use weft_testkit::{
+    enter_or_skip,
+    netns::{Lab, Pod},
+};
+
+use crate::equipment::{Captured, DEADLINE, FAMILIES, accept, address, connect, installers, listen};
+
+/// A connection from one pod to another; the listener stays open.
+fn pair(from: &Pod, to: &Pod, family: Family, port: u16) -> (TcpStream, TcpStream, std::net::TcpListener) {
+    let listener = listen(to, family, port);
+    let client = connect(from, address(to, family, port), DEADLINE).unwrap();
+    let (server, _) = accept(&listener, DEADLINE).unwrap();
+    (client, server, listener)
+}
+
+fn says(one: &mut TcpStream, other: &mut TcpStream) {
+    let mut heard = [0; 2];
+    one.write_all(b"hi").unwrap();
+    other.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"hi");
+}
+
+#[test]
+fn permissive_joining_lets_old_connections_end_and_captures_new_ones() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    for (number, installer) in installers().iter().enumerate() {
+        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
+        let peer = lab.pod(2, &format!("peer{number}")).unwrap();
+        for family in FAMILIES {
+            let (mut out_here, mut out_there, _service) = pair(&pod, &peer, family, 8001);
+            let (mut in_there, mut in_here, _application) = pair(&peer, &pod, family, 8002);
+            assert_eq!(pod.run(|| connections::of_application(Ipv6::Usable)).unwrap().unwrap().len(), 2);
+
+            let captured = Captured::new(&pod, installer, Phase::Enrol);
+            for _ in 0..2 {
+                says(&mut out_there, &mut out_here);
+                says(&mut out_here, &mut out_there);
+                says(&mut in_here, &mut in_there);
+                says(&mut in_there, &mut in_here);
+            }
+            let mut new_out = connect(&pod, address(&peer, family, 8001), DEADLINE).unwrap();
+            let (mut taken_out, _) = captured.accept(ListenerRole::Outbound, family, DEADLINE).unwrap();
+            let mut new_in = connect(&peer, address(&pod, family, 8002), DEADLINE).unwrap();
+            let (mut taken_in, _) = captured.accept(ListenerRole::Inbound, family, DEADLINE).unwrap();
+            drop((out_here, out_there, in_here, in_there));
+
+            captured.change(Phase::Steady);
+            says(&mut new_out, &mut taken_out);
+            says(&mut taken_out, &mut new_out);
+            says(&mut new_in, &mut taken_in);
+            says(&mut taken_in, &mut new_in);
+            captured.remove();
+        }
+    }
+}
+
+#[test]
+fn leaving_keeps_relayed_connections_and_sends_new_ones_direct() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    for (number, installer) in installers().iter().enumerate() {
+        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
+        let peer = lab.pod(2, &format!("peer{number}")).unwrap();
+        for family in FAMILIES {
+            let captured = Captured::new(&pod, installer, Phase::Steady);
+            let (service, application) = (listen(&peer, family, 8001), listen(&pod, family, 8002));
+            let mut old_out = connect(&pod, address(&peer, family, 8001), DEADLINE).unwrap();
+            let (mut taken_out, _) = captured.accept(ListenerRole::Outbound, family, DEADLINE).unwrap();
+            let mut old_in = connect(&peer, address(&pod, family, 8002), DEADLINE).unwrap();
+            let (mut taken_in, _) = captured.accept(ListenerRole::Inbound, family, DEADLINE).unwrap();
+
+            captured.change(Phase::Release);
+            for _ in 0..2 {
+                says(&mut old_out, &mut taken_out);
+                says(&mut taken_out, &mut old_out);
+                says(&mut old_in, &mut taken_in);
+                says(&mut taken_in, &mut old_in);
+            }
+            let mut new_out = connect(&pod, address(&peer, family, 8001), DEADLINE).unwrap();
+            let (mut at_service, _) = accept(&service, DEADLINE).expect("direct");
+            let mut new_in = connect(&peer, address(&pod, family, 8002), DEADLINE).unwrap();
+            let (mut at_application, _) = accept(&application, DEADLINE).expect("direct");
+            drop((old_out, taken_out, old_in, taken_in));
+
+            captured.remove();
+            says(&mut new_out, &mut at_service);
+            says(&mut at_service, &mut new_out);
+            says(&mut new_in, &mut at_application);
+            says(&mut at_application, &mut new_in);
+        }
+    }
+}
+
+#[test]
+fn strict_joining_resets_both_sides() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    let pod = lab.pod(1, "pod").unwrap();
+    let peer = lab.pod(2, "peer").unwrap();
+    for family in FAMILIES {
+        let (mut here, mut there, _service) = pair(&pod, &peer, family, 8001);
+        let own = listen(&pod, family, 8003);
+        let mut own_here = connect(&pod, address(&pod, family, 8003), DEADLINE).unwrap();
+        let (mut own_there, _) = accept(&own, DEADLINE).unwrap();
+        let count = pod.run(|| connections::reset(&connections::of_application(Ipv6::Usable).unwrap())).unwrap();
+        assert_eq!(count.unwrap(), 1);
+        let kind = |stream: &mut TcpStream| stream.read(&mut [0; 1]).unwrap_err().kind();
+        assert_eq!(kind(&mut here), ErrorKind::ConnectionAborted);
+        assert_eq!(kind(&mut there), ErrorKind::ConnectionReset);
+        says(&mut own_here, &mut own_there);
+    }
+}
