@@ -1,1 +1,26 @@
-//! placeholder
+//! Kubernetes objects as YAML: the source of the mesh's configuration where there is no Kubernetes.
+//!
+//! Line 1 of the layers, beside the wire: home of the YAML parser and of the directory watch. The control plane translates
+//! what comes out of here, the capture half learns the pods of its node from it, and `weft lint` prints its findings.
+//!
+//! ```text
+//! directory -> watch (files.rs: whole snapshots) -> store (last good versions) -> Outcome { objects, findings }
+//!                          document.rs: split -> objects/*: typed, strict -> check.rs: all of them together
+//! ```
+
+mod check;
+mod document;
+mod fields;
+mod files;
+mod finding;
+pub mod objects;
+mod store;
+mod watch;
+
+pub use check::{Conflicts, check, conflicts, selected_pods};
+pub use document::{Document, split};
+pub use files::{Files, QUIET, Scan, ScanError, Scanner};
+pub use finding::{Finding, Place, Severity};
+pub use objects::{Kind, Object, ObjectKey, Objects};
+pub use store::{Outcome, Store};
+pub use watch::{RESCAN, Watch, WatchError};

@@ -1,0 +1,31 @@
+//! Kubernetes objects with just what Weft reads of them.
+//!
+//! Kinds of our own are read strictly. In kinds of Kubernetes an unknown field is a fault where a misspelt one would
+//! silently lose meaning (metadata, specs, slices: the full lists of Kubernetes 1.34 stand beside each reader); what
+//! machines write (status) may grow with the versions of Kubernetes.
+
+mod cluster;
+mod kind;
+mod metadata;
+mod pod;
+mod policy;
+mod read;
+mod selector;
+mod service;
+mod set;
+mod slice;
+
+pub use cluster::{Namespace, Node, REGION_LABEL, SUBZONE_LABEL, ServiceAccount, ZONE_LABEL};
+pub use kind::{Kind, ObjectKey, WEFT_GROUP};
+pub use metadata::{Metadata, NETNS_ANNOTATION, Owner, WAYPOINT_LABEL};
+pub use pod::{NamedPort, Phase, Pod};
+pub use policy::{
+    AuthorizationPolicy, PeerCondition, PolicyRule, PolicyTarget, PortCondition, RESERVED_POLICY_PREFIX,
+    STRICT_MTLS_POLICY,
+};
+pub use read::{Object, Reading, read};
+pub(crate) use selector::contains;
+pub use selector::{Expression, Operator, Selector};
+pub use service::{Service, ServicePort, TargetPort, TrafficDistribution};
+pub use set::Objects;
+pub use slice::{Endpoint, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL};

@@ -1,0 +1,241 @@
+//! Pod, as far as Weft reads it.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::metadata::{Metadata, NETNS_ANNOTATION, check_name};
+use crate::fields::At;
+
+/// A Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pod {
+    /// Names, labels, annotations, owner.
+    pub metadata: Metadata,
+    /// The node that it is bound to; empty when it is not yet.
+    pub node: String,
+    /// Its service account.
+    pub service_account: String,
+    /// It shares the node's network.
+    pub host_network: bool,
+    /// The named TCP ports of its containers.
+    pub named_ports: Vec<NamedPort>,
+    /// Its addresses, the first one first.
+    pub addresses: Vec<IpAddr>,
+    /// How far it is.
+    pub phase: Phase,
+    /// The `Ready` condition, where the file has one.
+    pub ready_condition: Option<bool>,
+}
+
+/// A port of a container that services can name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NamedPort {
+    /// The name.
+    pub name: String,
+    /// The number.
+    pub port: u16,
+}
+
+/// `status.phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+pub enum Phase {
+    /// The file does not say (written by hand), or the kubelet cannot.
+    #[default]
+    Unknown,
+    /// Not all containers have started.
+    Pending,
+    /// Runs.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed,
+}
+
+/// What Kubernetes fills in for pods that name none.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+
+impl Pod {
+    /// What tells this life of the pod from others of the same name: its uid; `namespace/name` where the file has none.
+    #[must_use]
+    pub fn uid(&self) -> String {
+        let named = || format!("{}/{}", self.metadata.namespace, self.metadata.name);
+        self.metadata.uid.clone().unwrap_or_else(named)
+    }
+
+    /// Where its network namespace is (annotation `weft.dev/netns`): a name under `/run/netns`, or an absolute path.
+    #[must_use]
+    pub fn netns(&self) -> Option<&str> {
+        self.metadata.annotations.get(NETNS_ANNOTATION).map(String::as_str)
+    }
+
+    /// It has ended and will not run again; its addresses may belong to another pod by now.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// New connections may go to it. A hand-written file without conditions and phase counts as running.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let runs = matches!(self.phase, Phase::Running | Phase::Unknown);
+        !self.metadata.deleting && !self.is_finished() && self.ready_condition.unwrap_or(runs)
+    }
+
+    /// The number of a container port.
+    #[must_use]
+    pub fn named_port(&self, name: &str) -> Option<u16> {
+        self.named_ports.iter().find(|port| port.name == name).map(|port| port.port)
+    }
+}
+
+pub(super) fn read(root: &At<'_>, metadata: Metadata) -> Pod {
+    root.only(&["apiVersion", "kind", "metadata", "spec", "status"]);
+    let (spec, status) = (root.field("spec"), root.field("status"));
+    spec.only(&SPEC_FIELDS);
+    // Machines write the status and it grows with versions, but a misspelt address would make the pod vanish.
+    status.no_misspelt(&STATUS_FIELDS_READ);
+    // `serviceAccount` is the old name, still written by API servers beside the new one.
+    let account = spec.field("serviceAccountName");
+    let account_text = account.text().or(spec.field("serviceAccount").text()).filter(|name| !name.is_empty());
+    let service_account = account_text.unwrap_or(DEFAULT_SERVICE_ACCOUNT);
+    check_name(&account, service_account, 253, true);
+    let mut containers = spec.field("containers").items();
+    // A sidecar is an init container that stays; its ports count. An ordinary one's ports are gone when the pod runs.
+    let init = spec.field("initContainers").items();
+    containers.extend(init.into_iter().filter(|at| at.field("restartPolicy").text() == Some("Always")));
+    Pod {
+        metadata,
+        node: spec.field("nodeName").owned_text(),
+        service_account: service_account.to_owned(),
+        host_network: spec.field("hostNetwork").boolean().unwrap_or_default(),
+        named_ports: containers.iter().flat_map(named_ports).collect(),
+        addresses: addresses(&status),
+        phase: phase(&status.field("phase")),
+        ready_condition: ready(&status.field("conditions")),
+    }
+}
+
+fn named_ports(container: &At<'_>) -> Vec<NamedPort> {
+    container.only(&CONTAINER_FIELDS);
+    let mut named = Vec::new();
+    for port in container.field("ports").items() {
+        port.only(&["containerPort", "hostIP", "hostPort", "name", "protocol"]);
+        let number = port.field("containerPort");
+        if !number.is_present() {
+            number.error("is missing; expected a port number from 1 to 65535");
+        }
+        let tcp = matches!(port.field("protocol").text(), None | Some("TCP"));
+        if let (Some(name), Some(number), true) = (port.field("name").text(), number.port(), tcp) {
+            named.push(NamedPort { name: name.to_owned(), port: number });
+        }
+    }
+    named
+}
+
+fn addresses(status: &At<'_>) -> Vec<IpAddr> {
+    let list = status.field("podIPs").items();
+    let mut addresses: Vec<IpAddr> = list.iter().filter_map(|item| item.field("ip").address()).collect();
+    if addresses.is_empty() {
+        addresses.extend(
+            status.field("podIP").text().filter(|text| !text.is_empty()).and_then(|_| status.field("podIP").address()),
+        );
+    }
+    addresses
+}
+
+fn phase(at: &At<'_>) -> Phase {
+    let words = [
+        ("Pending", Phase::Pending),
+        ("Running", Phase::Running),
+        ("Succeeded", Phase::Succeeded),
+        ("Failed", Phase::Failed),
+        ("Unknown", Phase::Unknown),
+    ];
+    at.word(&words).unwrap_or_default()
+}
+
+fn ready(conditions: &At<'_>) -> Option<bool> {
+    let conditions = conditions.items();
+    let ready = conditions.iter().find(|condition| condition.field("type").text() == Some("Ready"))?;
+    ready.field("status").word(&[("True", true), ("False", false), ("Unknown", false)])
+}
+
+const STATUS_FIELDS_READ: [&str; 8] =
+    ["conditions", "phase", "podIP", "podIPs", "hostIP", "hostIPs", "containerStatuses", "observedGeneration"];
+
+/// Fields of `PodSpec` (Kubernetes 1.34; `workloadRef` of 1.35).
+const SPEC_FIELDS: [&str; 42] = [
+    "activeDeadlineSeconds",
+    "affinity",
+    "automountServiceAccountToken",
+    "containers",
+    "dnsConfig",
+    "dnsPolicy",
+    "enableServiceLinks",
+    "ephemeralContainers",
+    "hostAliases",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostUsers",
+    "hostname",
+    "hostnameOverride",
+    "imagePullSecrets",
+    "initContainers",
+    "nodeName",
+    "nodeSelector",
+    "os",
+    "overhead",
+    "preemptionPolicy",
+    "priority",
+    "priorityClassName",
+    "readinessGates",
+    "resourceClaims",
+    "resources",
+    "restartPolicy",
+    "runtimeClassName",
+    "schedulerName",
+    "schedulingGates",
+    "securityContext",
+    "serviceAccount",
+    "serviceAccountName",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "subdomain",
+    "terminationGracePeriodSeconds",
+    "tolerations",
+    "topologySpreadConstraints",
+    "volumes",
+    "workloadRef",
+];
+
+/// Fields of `Container` (Kubernetes 1.34).
+const CONTAINER_FIELDS: [&str; 25] = [
+    "args",
+    "command",
+    "env",
+    "envFrom",
+    "image",
+    "imagePullPolicy",
+    "lifecycle",
+    "livenessProbe",
+    "name",
+    "ports",
+    "readinessProbe",
+    "resizePolicy",
+    "resources",
+    "restartPolicy",
+    "restartPolicyRules",
+    "securityContext",
+    "startupProbe",
+    "stdin",
+    "stdinOnce",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "tty",
+    "volumeDevices",
+    "volumeMounts",
+    "workingDir",
+];
