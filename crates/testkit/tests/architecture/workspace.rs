@@ -75,7 +75,7 @@ fn read_tree(root: &Path) -> Vec<SourceFile> {
         for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.expect("a directory entry").path();
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let built_or_hidden = name.starts_with('.') || name.starts_with("target");
+            let built_or_hidden = name.starts_with('.') || name == "target" || name.starts_with("target-");
             if path.is_dir() && !built_or_hidden {
                 folders.push(path);
             } else if path.is_file() && name.ends_with(".rs") {
