@@ -1,0 +1,30 @@
+//! The delta discovery protocol (`ambient-wire.md` section 7).
+//!
+//! [`Subscriber`] is the client and `Session` the server of one resource type on one stream. Both are state machines
+//! without I/O: messages in, messages out, so that every loss and reconnect can be tested in memory. [`DeltaStream`]
+//! drives subscribers over gRPC.
+//!
+//! ```text
+//!   client                                              server
+//!   open() ------- node, names, versions held --------> request()
+//!   receive() <--- resources, removals, nonce --------- respond(snapshot)   at most one unanswered per type
+//!   (apply) ------ nonce, error_detail of bad ones ---> request()
+//! ```
+
+mod error_detail;
+mod snapshot;
+mod status;
+mod stream;
+mod subscriber;
+
+pub use snapshot::Snapshot;
+pub use status::{Rejected, StreamStatus, TypeStatus};
+pub use stream::{Batch, DeltaStream, NodeIdentity, StreamSettings};
+pub use subscriber::{Received, Rejection, Subscriber, Subscription};
+
+/// The name that means everything.
+pub const WILDCARD: &str = "*";
+
+/// How our server ends `system_version_info` while its answer is not complete: the client must not yet take what it has
+/// for everything. Other servers never send it, and other clients never look.
+pub const MORE_TO_COME: &str = "/more";

@@ -1,0 +1,190 @@
+//! Drives subscribers over gRPC: connect, subscribe, apply, acknowledge; and again, with back-off, for ever.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, Streaming};
+use weft_model::Change;
+use weft_runtime::backoff::{self, Backoff};
+use weft_runtime::shared::{self, Reader, Writer};
+
+use super::status::StreamStatus;
+use super::subscriber::{Subscriber, Subscription};
+use crate::connect::{ConnectError, Connector, Credentials, CredentialsError, MESSAGE_LIMIT, causes};
+use crate::convert::ResourceType;
+use crate::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
+
+/// 10 ms doubling to 15 s (`ambient-wire.md` section 7), half of it random.
+pub const BACKOFF: backoff::Settings =
+    backoff::Settings { initial: Duration::from_millis(10), cap: Duration::from_secs(15), factor: 2.0, jitter: 0.5 };
+/// Requests that wait to be written: one first request and one reply per type, so this is never full with a server that
+/// sends one response per type at a time; with any other it holds back reading.
+const REQUEST_QUEUE: usize = 16;
+
+/// Who opens the stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// `ztunnel~IP~POD.NAMESPACE~NAMESPACE.svc.DOMAIN`; istiod learns the proxy type from the first word.
+    pub id: String,
+    /// NAME, NAMESPACE, INSTANCE_IPS, NODE_NAME, CLUSTER_ID, NETWORK and the like.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What a stream needs to know.
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    /// Who we are.
+    pub node: NodeIdentity,
+    /// Token and headers.
+    pub credentials: Credentials,
+    /// What we want.
+    pub subscriptions: Vec<(ResourceType, Subscription)>,
+    /// How to wait between attempts; normally [`BACKOFF`].
+    pub backoff: backoff::Settings,
+}
+
+impl StreamSettings {
+    /// Everything of every type.
+    #[must_use]
+    pub fn everything(node: NodeIdentity, credentials: Credentials) -> Self {
+        let subscriptions = ResourceType::ALL.map(|kind| (kind, Subscription::Everything)).into();
+        Self { node, credentials, subscriptions, backoff: BACKOFF }
+    }
+}
+
+/// The changes of one response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Of which type.
+    pub kind: ResourceType,
+    /// What changed; removals come first. May be empty.
+    pub changes: Vec<Change>,
+    /// The first of this type since the stream was opened: what changed while there was none.
+    pub first: bool,
+}
+
+/// The client's end of the control plane's stream.
+#[derive(Debug)]
+pub struct DeltaStream {
+    connector: Connector,
+    settings: StreamSettings,
+    subscribers: BTreeMap<ResourceType, Subscriber>,
+    status: Writer<StreamStatus>,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error("the control plane ended the stream ({:?}): {}", .0.code(), causes(.0))]
+    Status(#[from] Status),
+    #[error("the control plane ended the stream")]
+    Finished,
+    #[error("the control plane sent '{0}', which was not asked for")]
+    ForeignType(String),
+}
+
+impl DeltaStream {
+    /// A stream that is not open yet, and the reader of its status.
+    #[must_use]
+    pub fn new(connector: Connector, settings: StreamSettings) -> (Self, Reader<StreamStatus>) {
+        let subscriptions = settings.subscriptions.iter();
+        let subscribers: BTreeMap<_, _> =
+            subscriptions.map(|(kind, wanted)| (*kind, Subscriber::new(*kind, wanted.clone()))).collect();
+        let (status, reader) = shared::channel(StreamStatus::new(subscribers.keys().copied()));
+        (Self { connector, settings, subscribers, status }, reader)
+    }
+
+    /// Keeps a stream open and hands each batch to `apply`, which returns when it is in force: only then is it
+    /// acknowledged. Never returns; drop it to end it (between two batches, never within one).
+    pub async fn run(mut self, mut apply: impl FnMut(Batch)) -> Infallible {
+        let mut backoff = Backoff::new(self.settings.backoff);
+        loop {
+            let ended = self.one_stream(&mut apply, &mut backoff).await;
+            let Err(error) = ended;
+            let delay = backoff.next_delay(&mut rand::rng());
+            let text = error.to_string();
+            tracing::warn!(error = %text, origin = %self.connector.origin(), retry_in = ?delay, "no stream to the control plane");
+            self.change_status(|status| {
+                status.set_connected(false);
+                status.last_error = Some(text);
+            });
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    async fn one_stream(&mut self, apply: &mut impl FnMut(Batch), backoff: &mut Backoff) -> Result<Infallible, Ended> {
+        let (requests, mut responses) = self.open().await?;
+        let mut answered = BTreeMap::new();
+        loop {
+            let response = responses.message().await?.ok_or(Ended::Finished)?;
+            let subscriber = ResourceType::from_url(&response.type_url)
+                .and_then(|kind| self.subscribers.get_mut(&kind))
+                .ok_or_else(|| Ended::ForeignType(response.type_url.clone()))?;
+            let kind = subscriber.kind();
+            let received = subscriber.receive(response);
+            let first = answered.insert(kind, ()).is_none();
+            apply(Batch { kind, changes: received.changes, first });
+            for one in &received.rejected {
+                tracing::error!(kind = %kind, name = one.name, error = %one.error, "a resource of the control plane cannot be read");
+            }
+            let nacked = !received.rejected.is_empty();
+            backoff.reset();
+            self.note_response(kind, nacked);
+            // It fails when the stream is closed; then the next read says why.
+            let _closed = requests.send(received.reply).await.is_err();
+        }
+    }
+
+    async fn open(
+        &mut self,
+    ) -> Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Ended> {
+        let metadata = self.settings.credentials.metadata()?;
+        let channel = self.connector.channel().await?;
+        let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
+        let mut node = Some(self.node());
+        for subscriber in self.subscribers.values_mut() {
+            let mut request = subscriber.open();
+            request.node = node.take(); // the first request of a stream carries it
+            let _closed = requests.send(request).await.is_err();
+        }
+        let mut request = Request::new(ReceiverStream::new(queue));
+        *request.metadata_mut() = metadata;
+        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
+        let responses = client.delta_aggregated_resources(request).await?.into_inner();
+        self.change_status(|status| status.streams += 1);
+        Ok((requests, responses))
+    }
+
+    fn node(&self) -> Node {
+        let text =
+            |value: &String| prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(value.clone())) };
+        let fields = self.settings.node.metadata.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+        Node { id: self.settings.node.id.clone(), metadata: Some(prost_types::Struct { fields }), ..Node::default() }
+    }
+
+    fn note_response(&mut self, kind: ResourceType, nacked: bool) {
+        let mut status = (*self.status.load()).clone();
+        status.set_connected(true);
+        if let Some(subscriber) = self.subscribers.get(&kind) {
+            status.note(subscriber);
+        }
+        let one = status.types.entry(kind).or_default();
+        one.responses += 1;
+        one.nacks += u64::from(nacked);
+        self.status.publish(status);
+    }
+
+    fn change_status(&mut self, change: impl FnOnce(&mut StreamStatus)) {
+        let mut status = (*self.status.load()).clone();
+        change(&mut status);
+        self.status.publish(status);
+    }
+}
