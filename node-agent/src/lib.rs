@@ -4,6 +4,7 @@
 //! network and holds none. `docs/architecture.md` draws both ways through.
 
 pub mod capture;
+pub mod config;
 pub mod gateway;
 pub mod handover;
 pub mod outbound;

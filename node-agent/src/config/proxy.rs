@@ -1,0 +1,55 @@
+//! Settings of the proxy half.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::capture::humantime_duration;
+use super::control_plane::ControlPlaneOptions;
+use crate::telemetry::LogFormat;
+
+/// Settings of the proxy half.
+#[derive(Debug, Clone, Args)]
+pub struct ProxyOptions {
+    /// How to reach the control plane.
+    #[command(flatten)]
+    pub control_plane: ControlPlaneOptions,
+    /// Data workers. Default: half of the processors, at least 1, at most 4: few workers batch better, and each more
+    /// costs memory (`datapath.md` section 5, question 2).
+    #[arg(long, env = "WEFT_WORKERS", value_name = "COUNT")]
+    pub workers: Option<usize>,
+    /// Admin pages; this machine only.
+    #[arg(long, default_value = "127.0.0.1:15000", value_name = "ADDRESS")]
+    pub admin: SocketAddr,
+    /// Metrics (`/metrics`), for Prometheus.
+    #[arg(long, default_value = "[::]:15020", value_name = "ADDRESS")]
+    pub metrics: SocketAddr,
+    /// Health (`/healthz/ready`), for the kubelet.
+    #[arg(long, default_value = "[::]:15021", value_name = "ADDRESS")]
+    pub health: SocketAddr,
+    /// One line per connection on standard output.
+    #[arg(long, value_enum, default_value = "text")]
+    pub access_log: LogFormat,
+    /// How long live connections may go on after SIGTERM.
+    #[arg(long, default_value = "25s", value_parser = humantime_duration, value_name = "DURATION")]
+    pub drain_deadline: Duration,
+    /// How long a TCP connection may take to be set up.
+    #[arg(long, default_value = "10s", value_parser = humantime_duration, value_name = "DURATION")]
+    pub connect_timeout: Duration,
+    /// User to become when started as root. 65534 is nobody's; where that is impossible (a user namespace with one
+    /// user), all capabilities are dropped instead.
+    #[arg(long, default_value_t = 65534, value_name = "UID")]
+    pub run_as: u32,
+}
+
+impl ProxyOptions {
+    /// How many workers to start.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        /// More than this many only divide batches (`datapath.md` section 5, question 2).
+        const DEFAULT_LIMIT: usize = 4;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers.unwrap_or((processors / 2).clamp(1, DEFAULT_LIMIT)).clamp(1, crate::handover::message::MAX_WORKERS)
+    }
+}
