@@ -19,7 +19,9 @@
 
 mod channel;
 pub mod client;
+pub mod hub;
 pub mod message;
+pub mod server;
 
 pub use channel::{Channel, ChannelError};
 pub use client::{ClientError, Event, HandoverClient, HandoverHandle, WorkerListeners};

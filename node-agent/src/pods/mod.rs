@@ -1,5 +1,6 @@
-//! The pods of this node: what is wanted, and (in `roster`) what has to be done about it. Pure values.
+//! The pods of this node: what is wanted, and what has to be done about it. Pure values.
 
+pub mod roster;
 mod spec;
 
 pub use spec::{PodSpec, PodUid};

@@ -1,0 +1,197 @@
+//! The capture half's end of the socket: lets proxies in, and carries messages of each conversation in tasks of its own,
+//! so that a slow proxy blocks nobody.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{FileTypeExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use thiserror::Error;
+use tokio::{net::UnixListener, sync::mpsc, task::JoinSet, time::timeout};
+
+use super::{
+    channel::{Channel, ChannelError},
+    hub::{Outgoing, SessionId},
+    message::ToCapture,
+};
+
+/// Messages that wait for one proxy: some for each of the 250 pods of a node. A proxy that is further behind is ended and
+/// gets a fresh snapshot when it comes back.
+pub const QUEUE: usize = 2048;
+
+/// A proxy whose control thread reads nothing for this long is stuck.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// Who may connect, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandoverSettings {
+    /// Socket file.
+    pub path: PathBuf,
+    /// Its permissions, such as 0o660.
+    pub mode: u32,
+    /// Its owner and group, if they are to be changed (needs CAP_CHOWN unless they are our own).
+    pub owner: Option<(u32, u32)>,
+    /// Users whose proxies are let in, by the kernel's word (SO_PEERCRED).
+    pub allowed: Vec<u32>,
+}
+
+/// Why the socket file cannot be made.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Another capture half is alive.
+    #[error("{0} is in use: another `weft-node-agent capture` runs on this node")]
+    InUse(PathBuf),
+    /// Something else lies there.
+    #[error("{0} exists and is no socket: remove it, or choose another --handover path")]
+    NotASocket(PathBuf),
+    /// The kernel refused.
+    #[error("cannot make the handover socket {path}: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// What happens at the socket.
+#[derive(Debug)]
+pub enum FromProxy {
+    /// A proxy is there; what is put into the queue is sent to it, dropping the queue ends the conversation.
+    Connected(SessionId, mpsc::Sender<Outgoing>),
+    /// It said something.
+    Said(SessionId, ToCapture),
+    /// It is gone, and why.
+    Gone(SessionId, ChannelError),
+}
+
+/// A bound socket file, removed when dropped.
+#[derive(Debug)]
+pub struct HandoverServer {
+    listener: UnixListener,
+    settings: HandoverSettings,
+}
+
+impl HandoverServer {
+    /// Makes the socket file. A stale one is replaced; one that answers is not.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind(settings: HandoverSettings) -> Result<Self, BindError> {
+        let path = &settings.path;
+        let failed = |source: io::Error| BindError::Io { path: path.clone(), source };
+        clear_stale(path)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let socket: OwnedFd = socket.map_err(|error| failed(error.into()))?;
+        let address = SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
+        rustix::net::bind(&socket, &address).map_err(|error| failed(error.into()))?;
+        // Nobody can connect before listen, so permissions are right from the first moment.
+        fs::set_permissions(path, fs::Permissions::from_mode(settings.mode)).map_err(failed)?;
+        if let Some((user, group)) = settings.owner {
+            std::os::unix::fs::chown(path, Some(user), Some(group)).map_err(failed)?;
+        }
+        rustix::net::listen(&socket, 16).map_err(|error| failed(error.into()))?;
+        let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
+        Ok(Self { listener, settings })
+    }
+
+    /// Lets proxies in until dropped; ends when nobody reads `events` any more.
+    pub async fn serve(self, events: mpsc::Sender<FromProxy>) {
+        let mut sessions = JoinSet::new();
+        let mut next: SessionId = 1;
+        while !events.is_closed() {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted.and_then(|(stream, _)| self.admit(stream)) {
+                    Ok(Some(channel)) => {
+                        sessions.spawn(converse(next, channel, events.clone()));
+                        next += 1;
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        // Out of descriptors, as a rule: do not spin.
+                        tracing::warn!(%error, "cannot let a proxy in");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(_ended) = sessions.join_next() => {}
+                () = events.closed() => {}
+            }
+        }
+    }
+
+    fn admit(&self, stream: tokio::net::UnixStream) -> io::Result<Option<Channel>> {
+        let channel = Channel::new(OwnedFd::from(stream.into_std()?))?;
+        let user = channel.peer_uid()?;
+        if self.settings.allowed.contains(&user) {
+            return Ok(Some(channel));
+        }
+        tracing::warn!(user, allowed = ?self.settings.allowed, "a process of a user that is not allowed connected as proxy");
+        Ok(None)
+    }
+}
+
+impl Drop for HandoverServer {
+    fn drop(&mut self) {
+        // A file that is left is recognised as stale by the next start.
+        let _left = fs::remove_file(&self.settings.path);
+    }
+}
+
+fn clear_stale(path: &Path) -> Result<(), BindError> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(BindError::NotASocket(path.to_path_buf()));
+    }
+    match Channel::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| BindError::Io { path: path.to_path_buf(), source })
+        }
+        _ => Err(BindError::InUse(path.to_path_buf())),
+    }
+}
+
+/// Both directions of one conversation at once: neither waits for the other, so two full sockets cannot lock each other.
+async fn converse(id: SessionId, channel: Channel, events: mpsc::Sender<FromProxy>) {
+    let (queue, outgoing) = mpsc::channel(QUEUE);
+    if events.send(FromProxy::Connected(id, queue)).await.is_err() {
+        return;
+    }
+    let end = tokio::select! {
+        end = read(id, &channel, &events) => end,
+        end = write(&channel, outgoing) => end,
+    };
+    // The loop that would hear it may be gone, at the end of the program.
+    let _unheard = events.send(FromProxy::Gone(id, end)).await;
+}
+
+async fn read(id: SessionId, channel: &Channel, events: &mpsc::Sender<FromProxy>) -> ChannelError {
+    loop {
+        match channel.receive::<ToCapture>().await {
+            Ok((message, _descriptors_that_nobody_wants)) => {
+                if events.send(FromProxy::Said(id, message)).await.is_err() {
+                    return ChannelError::Closed;
+                }
+            }
+            Err(error) => return error,
+        }
+    }
+}
+
+async fn write(channel: &Channel, mut outgoing: mpsc::Receiver<Outgoing>) -> ChannelError {
+    while let Some(Outgoing { message, descriptors }) = outgoing.recv().await {
+        let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+        match timeout(STUCK, channel.send(&message, &borrowed)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error,
+            Err(_elapsed) => return io::Error::new(io::ErrorKind::TimedOut, "the proxy reads nothing").into(),
+        }
+    }
+    ChannelError::Closed
+}
