@@ -18,6 +18,8 @@ use nix::unistd::Uid;
 
 /// Set inside: `root` or `user`.
 const INSIDE: &str = "WEFT_LAB_INSIDE";
+/// Set by `enter_program`: the process id outside, of `unshare`.
+const OUTER: &str = "WEFT_LAB_OUTER_PID";
 /// Chosen by people and the Makefile: `auto` (default: whatever works, else skip), `root`, `user` (must work).
 const CHOICE: &str = "WEFT_NETNS";
 /// The ordinary user that root becomes for `WEFT_NETNS=user`: nobody on every distribution that we know.
@@ -26,9 +28,10 @@ const NOBODY: &str = "65534";
 const TEST_LIMIT: Duration = Duration::from_secs(240);
 
 /// Prepares the inside, then runs "$@". /run must be ours, because `ip netns` and the xtables lock live there.
-/// "watched": standard input is a pipe from the outer process; when that one dies, this shell ends, and as process 1 of
+/// Ordinary users often lack the sbin directories in their PATH. "watched": standard input is a pipe from the outer process; when that one dies, this shell ends, and as process 1 of
 /// its namespace it takes all others with it.
 const INIT: &str = r#"
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/netns /run/lock && ip link set lo up || exit 125
 mode=$1; shift
 if [ "$mode" = watched ]; then
@@ -192,8 +195,16 @@ pub fn enter_program() -> Result<Inside, Impossible> {
     let (door, own_processes) = way_in()?;
     let program = own_program().map_err(|error| Impossible(error.to_string()))?;
     let mut command = door.command(own_processes, "plain", program.as_os_str());
+    // exec keeps the number: it becomes that of `unshare`, whose only child is process 1 inside.
+    command.env(OUTER, std::process::id().to_string());
     let failure = command.args(env::args_os().skip(1).collect::<Vec<OsString>>()).exec();
     Err(Impossible(format!("cannot start {command:?}: {failure}")))
+}
+
+/// The process outside whose only child is process 1 in here: how a person of the machine finds the way in.
+#[must_use]
+pub fn outer_pid() -> Option<u32> {
+    env::var_os(OUTER)?.to_str()?.parse().ok()
 }
 
 /// For tests, through the macro [`crate::enter_or_skip!`]: `Some` inside (go on), `None` outside (the test `path`

@@ -17,7 +17,7 @@ mod services;
 mod shell;
 
 pub use address::{CONTROL_V4, CONTROL_V6, cluster_ip, node_address, pod_address};
-pub use enter::{Door, Impossible, Inside, enter_program, enter_test, way_in};
+pub use enter::{Door, Impossible, Inside, enter_program, enter_test, outer_pid, way_in};
 pub use lab::{Lab, LabBuilder, Node};
 pub use namespace::{Namespace, in_netns, spawn_in_netns};
 pub use pod::Pod;

@@ -110,6 +110,12 @@ impl Load {
         Ok(Self { shared, thread: Some(thread) })
     }
 
+    /// Time since the start: the clock of [`Failure::at`].
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.shared.start.elapsed()
+    }
+
     /// What happened up to now.
     #[must_use]
     pub fn totals(&self) -> Totals {
