@@ -1,0 +1,172 @@
+//! The control plane's side: accepted connections as a stream for tonic's `serve_with_incoming`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::signer::Serving;
+use crate::tls::{self, TlsError};
+
+/// A handshake that takes longer is no agent of ours: one round trip and a millisecond of arithmetic.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Handshakes at once; more wait in the kernel's queue. A node agent opens few connections, and 256 strangers that say
+/// nothing are gone after the deadline.
+const HANDSHAKES: usize = 256;
+
+/// How long to pause after the system refused to accept (out of descriptors): trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The TLS configuration for a serving certificate; asks the client for none.
+///
+/// # Errors
+/// Not with a certificate from [`Signer::serving`](crate::signer::Signer::serving); stated so that nothing panics.
+pub fn serving_config(serving: &Serving) -> Result<Arc<ServerConfig>, TlsError> {
+    tls::control_server_config(serving.certified.clone())
+}
+
+type Handshake = Pin<Box<dyn Future<Output = Option<ServerConnection>> + Send>>;
+
+/// Accepts, shakes hands with many at once, and yields the connections that are ready. Never ends, and never yields an error:
+/// a failed handshake is that peer's matter and only logged.
+pub struct Incoming {
+    listener: TcpListener,
+    config: Box<dyn FnMut() -> Option<Arc<ServerConfig>> + Send>,
+    handshakes: FuturesUnordered<Handshake>,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Incoming {
+    /// `config` is asked for every connection, so a renewed certificate needs no restart. `None` means plain TCP, which only an
+    /// explicit setting may ask for.
+    pub fn new(listener: TcpListener, config: impl FnMut() -> Option<Arc<ServerConfig>> + Send + 'static) -> Self {
+        Self { listener, config: Box::new(config), handshakes: FuturesUnordered::new(), pause: None }
+    }
+
+    /// Takes new connections while there is room; the listener has the waker when it returns with room left.
+    fn accept(&mut self, context: &mut Context<'_>) {
+        while self.handshakes.len() < HANDSHAKES {
+            if let Some(pause) = &mut self.pause {
+                if pause.as_mut().poll(context).is_pending() {
+                    return;
+                }
+                self.pause = None;
+            }
+            match self.listener.poll_accept(context) {
+                Poll::Pending => return,
+                Poll::Ready(Ok((stream, peer))) => {
+                    let config = (self.config)();
+                    self.handshakes.push(Box::pin(handshake(stream, peer, config)));
+                }
+                Poll::Ready(Err(error)) => {
+                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
+                }
+            }
+        }
+    }
+}
+
+async fn handshake(stream: TcpStream, peer: SocketAddr, config: Option<Arc<ServerConfig>>) -> Option<ServerConnection> {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "connection is gone already");
+        return None;
+    }
+    let Some(config) = config else { return Some(ServerConnection::Plain(stream)) };
+    match tokio::time::timeout(HANDSHAKE_DEADLINE, TlsAcceptor::from(config).accept(stream)).await {
+        Ok(Ok(stream)) => Some(ServerConnection::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::info!(%peer, %error, reason = weft_model::Reason::TlsFailed.code(), "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::info!(%peer, reason = weft_model::Reason::TlsFailed.code(), "TLS handshake took too long");
+            None
+        }
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<ServerConnection>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            this.accept(context);
+            match this.handshakes.poll_next_unpin(context) {
+                Poll::Ready(Some(Some(connection))) => return Poll::Ready(Some(Ok(connection))),
+                Poll::Ready(Some(None)) => {} // a place is free again
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Incoming").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+/// A connection of an agent.
+#[derive(Debug)]
+pub enum ServerConnection {
+    /// Unprotected, by the user's wish.
+    Plain(TcpStream),
+    /// TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connected for ServerConnection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        match self {
+            Self::Plain(stream) => stream.connect_info(),
+            Self::Tls(stream) => stream.get_ref().0.connect_info(),
+        }
+    }
+}
+
+impl AsyncRead for ServerConnection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for ServerConnection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
