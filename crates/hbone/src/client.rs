@@ -12,7 +12,7 @@ use crate::connect::{BAGGAGE, ConnectHead, EncodeError, REASON_HEADER, header_te
 use crate::error::{ConnectionEnd, ResetCode, StreamError};
 use crate::keepalive::Keepalive;
 use crate::payload::Payload;
-use crate::settings::ConnectionSettings;
+use crate::settings::{ConnectionSettings, LATE_FRAMES_FORGIVEN, RESET_STREAMS_REMEMBERED};
 use crate::status::{ConnectionStatus, connection_end};
 use crate::tunnel::Tunnel;
 
@@ -84,6 +84,8 @@ where
         .max_send_buffer_size(settings.max_send_buffer_size)
         .data_frame_budget(settings.data_frame_budget)
         .max_header_list_size(settings.max_header_list_size)
+        .max_concurrent_reset_streams(RESET_STREAMS_REMEMBERED)
+        .max_local_error_reset_streams(Some(LATE_FRAMES_FORGIVEN))
         .initial_max_send_streams(MAX_TUNNELS)
         .enable_push(false)
         .handshake::<Io, Payload>(io)

@@ -2,6 +2,14 @@
 
 use crate::keepalive::KeepaliveSettings;
 
+/// Streams that we reset and whose late frames are still expected, for a second each. 1024 (the library: 50): tunnels of a busy pod are reset
+/// in bursts, and each frame for a stream that is forgotten too early counts against [`LATE_FRAMES_FORGIVEN`].
+pub(crate) const RESET_STREAMS_REMEMBERED: usize = 1024;
+
+/// Frames for forgotten streams that a connection survives over its whole life. 65,536 (the library: 1024): a connection between two
+/// busy pods lives for weeks, and its end would cut up to 100 tunnels.
+pub(crate) const LATE_FRAMES_FORGIVEN: usize = 1 << 16;
+
 /// What a connection announces and keeps to. [`ConnectionSettings::default`] is what both agents use.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {

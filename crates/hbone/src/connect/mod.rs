@@ -8,6 +8,8 @@ mod baggage;
 mod forwarded;
 mod head;
 mod refusal;
+#[cfg(test)]
+mod tests;
 mod traceparent;
 
 pub use authority::{Authority, AuthorityError};

@@ -206,3 +206,6 @@ impl<K: Eq + Hash + Clone> Ledger<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
