@@ -112,8 +112,8 @@ impl ClientConnection {
     pub async fn open(&self, head: &ConnectHead) -> Result<Tunnel, OpenError> {
         let request = head.encode()?;
         let mut requests = self.requests.clone();
-        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| self.unsent(&error))?;
-        let (response, sending) = requests.send_request(request, false).map_err(|error| self.unsent(&error))?;
+        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| Self::unsent(&error))?;
+        let (response, sending) = requests.send_request(request, false).map_err(|error| Self::unsent(&error))?;
         // The clone would count as a user of the connection for as long as the server thinks about it.
         drop(requests);
         let response = response.await.map_err(|error| self.status.stream_error(&error))?;
@@ -139,12 +139,9 @@ impl ClientConnection {
         !matches!(requests.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
-    /// An error before the request left: nothing was processed.
-    fn unsent(&self, error: &h2::Error) -> OpenError {
-        OpenError::Stream(match self.status.stream_error(error) {
-            StreamError::ConnectionLost | StreamError::Reset(_) => StreamError::GoneAway(ResetCode::NO_ERROR),
-            other => other,
-        })
+    /// An error before the request left: whatever it was, nothing was processed.
+    fn unsent(error: &h2::Error) -> OpenError {
+        OpenError::Stream(StreamError::GoneAway(ResetCode(error.reason().map_or(0, Into::into))))
     }
 }
 

@@ -14,11 +14,11 @@ use super::dial::{Dial, DialFailure, PoolKey};
 use super::ledger::{Answer, ConnectionId, KeyCount, Ledger, WaiterId};
 use crate::client::{ClientConnection, ClientDriver, OpenError, handshake};
 use crate::connect::ConnectHead;
-use crate::error::ConnectionEnd;
+use crate::error::{ConnectionEnd, StreamError};
 use crate::settings::ConnectionSettings;
 use crate::tunnel::Tunnel;
 
-/// How often a request that the peer certainly did not process is sent again on another connection. 2: a GOAWAY may cross it, and
+/// How often a request is sent again on another connection when the peer certainly did not process it, or a kept connection broke. 2: a GOAWAY may cross it, and
 /// the next connection may meet the same; a peer that refuses three in a row means it.
 const RETRIES: usize = 2;
 
@@ -104,6 +104,8 @@ struct Book<K: PoolKey, E> {
 struct Lease<K: PoolKey, E> {
     id: ConnectionId,
     connection: Option<ClientConnection>,
+    /// The connection was dialled for this caller.
+    fresh: bool,
     book: Weak<Mutex<Book<K, E>>>,
 }
 
@@ -151,7 +153,7 @@ where
                     tunnel.hold(Box::new(lease));
                     return Ok(tunnel);
                 }
-                Err(error) if error.is_unprocessed() && tries < RETRIES => {
+                Err(error) if may_retry(&error, lease.fresh) && tries < RETRIES => {
                     lock(&self.book).retire(lease.id);
                     tries += 1;
                 }
@@ -231,7 +233,8 @@ where
         let mut tick = interval((settings.idle_release / 4).max(SHORTEST_TICK));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut open = true;
-        while open || !dials.is_empty() || !connections.is_empty() {
+        // Nobody waits any more for a dial that is under way when the pool closes.
+        while open || !connections.is_empty() {
             tokio::select! {
                 Some((id, end)) = connections.next() => {
                     let end: ConnectionEnd = end;
@@ -255,6 +258,12 @@ where
             open = !commands.is_closed() && !lock(&book).draining;
         }
     }
+}
+
+/// A kept connection may have died unnoticed (the peer's agent was killed and came back): a caller must not pay for that. At worst the
+/// application there sees one connection come and go without a byte.
+fn may_retry(error: &OpenError, fresh: bool) -> bool {
+    error.is_unprocessed() || (!fresh && *error == OpenError::Stream(StreamError::ConnectionLost))
 }
 
 /// What a dial gives: a connection and its driver, or the failure that all its waiters get.
@@ -283,7 +292,7 @@ where
     let dialled = book.ledger.dialled(key, connection.tunnel_limit(), Instant::now().into_std());
     let id = dialled.connection;
     for waiter in dialled.served {
-        let lease = Lease { id, connection: Some(connection.clone()), book: Arc::downgrade(shared) };
+        let lease = Lease { id, connection: Some(connection.clone()), fresh: true, book: Arc::downgrade(shared) };
         if let Some(unused) = book.answer(waiter, Ok(lease)) {
             // Its caller went away meanwhile. The lock is held: do here what dropping it would.
             unused.return_to(&mut book);
@@ -334,6 +343,7 @@ impl<K: PoolKey, E> Book<K, E> {
                     return Asked::Leased(Lease {
                         id,
                         connection: Some(connection.clone()),
+                        fresh: false,
                         book: Arc::downgrade(book),
                     });
                 }

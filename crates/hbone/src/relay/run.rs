@@ -154,7 +154,8 @@ fn last_words(
     buffers: &Buffers,
 ) -> Poll<()> {
     match pump.last_turn(cx, failed, other, buffers) {
-        Turn::Blocked => Poll::Pending,
-        _ => other.poll_drained(cx),
+        // A write may learn of the reset before the reactor does: what was said is then read when the event comes, which is certain.
+        Turn::Blocked | Turn::Reading => Poll::Pending,
+        Turn::Done | Turn::SourceBroken(_) | Turn::SinkBroken(_) => other.poll_drained(cx),
     }
 }

@@ -1,0 +1,175 @@
+//! Flow control: one bad stream hurts only itself (`crates.md` trap 1).
+
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncWriteExt, duplex};
+use weft_hbone::{Buffers, ConnectionSettings, Traffic, relay_tunnel};
+
+use crate::harness::{PIPE, connected, echo, head, ping, start_client, start_client_with, tcp_pair, within};
+
+/// More than the 32,900 unread 1-byte frames that close a connection with stock settings, and a stock peer's windows.
+const CHATTER: usize = 60_000;
+
+/// A raw server: a tunnel to port 1 gets `CHATTER` frames of one byte each and then nothing; others are echoed.
+fn start_chatty_server(io: tokio::io::DuplexStream) {
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let mut sending = respond.send_response(http::Response::new(()), false).unwrap();
+            let is_chatty = request.uri().port_u16() == Some(1);
+            let mut body = request.into_body();
+            tokio::spawn(async move {
+                if is_chatty {
+                    chatter(&mut sending).await;
+                    std::future::pending::<()>().await;
+                }
+                while let Some(Ok(data)) = body.data().await {
+                    body.flow_control().release_capacity(data.len()).unwrap();
+                    sending.send_data(data, false).unwrap();
+                }
+            });
+        }
+    });
+}
+
+async fn chatter(sending: &mut h2::SendStream<Bytes>) {
+    for count in 0..CHATTER {
+        sending.send_data(Bytes::from_static(b"x"), false).unwrap();
+        if count % 1000 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn to_port(port: u16) -> weft_hbone::ConnectHead {
+    weft_hbone::ConnectHead::new(weft_hbone::Authority::Address(([10, 0, 0, 7], port).into()))
+}
+
+#[tokio::test]
+async fn a_relay_to_a_stopped_reader_behind_a_chatty_sender_hurts_only_itself() {
+    let (near, far) = duplex(64 << 10);
+    start_chatty_server(far);
+    // Half of what the chatter would cost if it stayed in the connection: it only lives if the relay takes it out.
+    let settings = ConnectionSettings { data_frame_budget: CHATTER * 255 / 2, ..ConnectionSettings::default() };
+    let (connection, driver) = start_client_with(near, settings).await;
+    let chatty = within(connection.open(&to_port(1))).await.unwrap();
+    // The application's socket takes a little, and nobody reads from it.
+    let (app, stopped) = tcp_pair().await;
+    socket2::SockRef::from(&app).set_send_buffer_size(4096).unwrap();
+    socket2::SockRef::from(&stopped).set_recv_buffer_size(4096).unwrap();
+    let relay = tokio::spawn(async move {
+        relay_tunnel(app, chatty, &Buffers::new(), &Traffic::default(), std::future::pending::<()>()).await
+    });
+    let mut good = within(connection.open(&to_port(2))).await.unwrap();
+    for _ in 0..200 {
+        ping(&mut good, b"goes on").await;
+    }
+    assert!(!driver.is_finished());
+    assert!(!relay.is_finished());
+    relay.abort();
+}
+
+#[tokio::test]
+async fn so_does_a_consumer_that_does_not_read_at_all() {
+    let (near, far) = duplex(PIPE);
+    start_chatty_server(far);
+    let (connection, driver) = start_client(near).await;
+    let chatty = within(connection.open(&to_port(1))).await.unwrap();
+    let mut good = within(connection.open(&to_port(2))).await.unwrap();
+    for _ in 0..200 {
+        ping(&mut good, b"goes on").await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    ping(&mut good, b"goes on").await;
+    assert!(!driver.is_finished());
+    drop(chatty);
+}
+
+#[tokio::test]
+async fn stopped_readers_do_not_use_up_the_connection() {
+    let connection = connected(|incoming| async move {
+        if incoming.head.authority.port() != 1 {
+            return echo(incoming).await;
+        }
+        let mut tunnel = incoming.accept(None).unwrap();
+        // Until the window of the stream is used up.
+        let _ = tunnel.write_all(&vec![0; 8 << 20]).await;
+    })
+    .await;
+    let mut stopped = Vec::new();
+    for _ in 0..8 {
+        stopped.push(within(connection.open(&to_port(1))).await.unwrap());
+    }
+    let mut good = within(connection.open(&to_port(2))).await.unwrap();
+    for _ in 0..50 {
+        ping(&mut good, &vec![3; 64 << 10]).await;
+    }
+    drop(stopped);
+}
+
+/// A raw server with stock settings that reads nothing until told, then counts frames and bytes.
+#[tokio::test]
+async fn many_small_writes_become_few_frames_while_the_peer_is_slow() {
+    const WRITES: usize = 100_000;
+    let (near, far) = duplex(4096);
+    let (result, counted) = tokio::sync::oneshot::channel();
+    let (go, wait) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(far).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let _sending = respond.send_response(http::Response::new(()), false).unwrap();
+        let mut body = request.into_body();
+        let count = async move {
+            wait.await.unwrap();
+            let (mut frames, mut bytes) = (0, 0);
+            while bytes < WRITES {
+                let data = body.data().await.unwrap().unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                (frames, bytes) = (frames + 1, bytes + data.len());
+            }
+            result.send((frames, bytes)).unwrap();
+        };
+        tokio::join!(count, async { while connection.accept().await.is_some() {} });
+    });
+    let (connection, driver) = start_client(near).await;
+    let mut tunnel = within(connection.open(&head())).await.unwrap();
+    let writer = tokio::spawn(async move {
+        for _ in 0..WRITES {
+            tunnel.write_all(b"x").await.unwrap();
+            // One look is what a caller that flushes after each write gets; waiting for room is `write`'s work.
+            let _ = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut tunnel).poll_flush(cx).map(|_| ()))).await;
+        }
+        tunnel.flush().await.unwrap();
+        tunnel
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    go.send(()).unwrap();
+    let (frames, bytes) = within(counted).await.unwrap();
+    assert_eq!(bytes, WRITES);
+    assert!(frames < WRITES / 20, "{frames} frames for {WRITES} writes");
+    let _tunnel = within(writer).await.unwrap();
+    assert!(!driver.is_finished());
+}
+
+#[tokio::test]
+async fn a_sender_is_held_back_by_a_peer_that_does_not_read() {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let connection = connected(move |incoming| {
+        let sender = sender.clone();
+        async move { sender.send(incoming.accept(None).unwrap()).unwrap() }
+    })
+    .await;
+    let mut near = within(connection.open(&head())).await.unwrap();
+    let _far = within(receiver.recv()).await.unwrap();
+    let mut sent = 0;
+    let block = vec![0; 64 << 10];
+    while let Ok(written) = tokio::time::timeout(Duration::from_millis(100), near.write(&block)).await {
+        sent += written.unwrap();
+        assert!(sent < 8 << 20, "no end to it");
+    }
+    // The stream's window, and what may wait on this side.
+    assert!(sent <= (2 << 20) + weft_hbone::tunnel::BACKLOG_LIMIT + block.len(), "{sent}");
+}
