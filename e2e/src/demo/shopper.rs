@@ -49,7 +49,9 @@ impl Shopper {
     /// As [`Shopper::totals`].
     pub(crate) fn since(&self, before: &Totals) -> Result<Since> {
         let now = self.totals()?;
-        let errors = now.errors.iter().skip(before.errors.len()).map(|one| format!("{}: {}", one.begun_ms, one.error));
+        let new = now.errors.iter().filter(|error| error.failed_ms > before.at_ms);
+        let errors = new
+            .map(|error| format!("begun at {} ms, failed at {} ms: {}", error.begun_ms, error.failed_ms, error.error));
         Ok(Since { ok: now.ok - before.ok, failed: now.failed - before.failed, errors: errors.collect() })
     }
 

@@ -62,7 +62,7 @@ pub struct Totals {
     pub failed: u64,
     /// Longest purchase that was answered, ms.
     pub worst_ms: u64,
-    /// The first 20 failures.
+    /// The last 20 failures.
     pub errors: Vec<ShopError>,
     /// True in the last line: everything has been answered or has failed.
     pub last: bool,
@@ -114,10 +114,11 @@ async fn purchase(web: Arc<Caller>, card: String, number: u64, start: Instant, t
         }
         Err(error) => {
             totals.failed += 1;
-            if totals.errors.len() < KEPT {
-                let error = format!("{error:#}");
-                totals.errors.push(ShopError { begun_ms: millis(begun), failed_ms: millis(ended), error });
+            if totals.errors.len() == KEPT {
+                totals.errors.remove(0);
             }
+            let error = format!("{error:#}");
+            totals.errors.push(ShopError { begun_ms: millis(begun), failed_ms: millis(ended), error });
         }
     }
 }

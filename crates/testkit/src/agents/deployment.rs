@@ -14,6 +14,9 @@ use super::daemon::{Daemon, DaemonPlan};
 use super::flags::{AgentFlags, SERVER_ADMIN, ServerFlags};
 use crate::mesh::Cluster;
 
+/// The user that the proxy half becomes: nobody on every distribution that we know.
+const NOBODY: u32 = 65534;
+
 /// The two halves on one node.
 #[derive(Debug)]
 pub struct Proxied {
@@ -46,7 +49,7 @@ impl Deployment {
         let mut server = Daemon::start(DaemonPlan {
             name: "weft-xds-server".into(),
             netns: cluster.lab().control().name().to_owned(),
-            command: command_line(&[], "weft-xds-server", flags.arguments())?,
+            command: command_line("weft-xds-server", flags.arguments())?,
             environment: Vec::new(),
             health: Some(SocketAddr::from(([127, 0, 0, 1], SERVER_ADMIN))),
             logs: cluster.lab().directory().join("logs"),
@@ -65,12 +68,12 @@ impl Deployment {
 
 fn start_agent(cluster: &Cluster, base: &Path, node: &str, netns: &str) -> Result<Proxied> {
     let directory = base.join(node);
-    fs::create_dir_all(directory.join("state"))?;
+    fs::create_dir_all(&directory)?;
     let flags = AgentFlags {
         node: node.to_owned(),
         source: cluster.directory().root().to_owned(),
-        state: directory.join("state"),
         handover: directory.join("handover.sock"),
+        proxy_user: real_root().then_some(NOBODY),
         token: directory.join("token"),
         root: ServerFlags::root_certificate(&base.join("server")),
     };
@@ -82,8 +85,8 @@ fn start_agent(cluster: &Cluster, base: &Path, node: &str, netns: &str) -> Resul
         health,
         logs: cluster.lab().directory().join("logs"),
     };
-    let capture = Daemon::start(plan("capture", command_line(&[], "weft-node-agent", flags.capture())?, None))?;
-    let proxy = command_line(&unprivileged(), "weft-node-agent", flags.proxy())?;
+    let capture = Daemon::start(plan("capture", command_line("weft-node-agent", flags.capture())?, None))?;
+    let proxy = command_line("weft-node-agent", flags.proxy())?;
     let proxy = Daemon::start(plan("proxy", proxy, Some(AgentFlags::health())))?;
     Ok(Proxied { capture, proxy })
 }
@@ -104,20 +107,14 @@ fn write_tokens(cluster: &Cluster, base: &Path) -> Result<std::path::PathBuf> {
     Ok(path)
 }
 
-/// What stands before a program that must have no capability. In a user namespace there is one user only, so root
-/// keeps its number there and loses every right.
-fn unprivileged() -> Vec<OsString> {
-    let mut words = vec!["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
-    let real_root = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.contains("4294967295"));
-    if real_root && Uid::effective().is_root() {
-        words.extend(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-    }
-    words.into_iter().map(OsString::from).collect()
+/// Root of the machine, not of a user namespace (which maps one user only, so nobody else can be become there).
+fn real_root() -> bool {
+    let every_user = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.contains("4294967295"));
+    every_user && Uid::effective().is_root()
 }
 
-fn command_line(wrapper: &[OsString], program: &str, arguments: Vec<String>) -> Result<Vec<OsString>> {
-    let mut words = wrapper.to_vec();
-    words.push(binary(program)?.into_os_string());
+fn command_line(program: &str, arguments: Vec<String>) -> Result<Vec<OsString>> {
+    let mut words = vec![binary(program)?.into_os_string()];
     words.extend(arguments.into_iter().map(OsString::from));
     Ok(words)
 }

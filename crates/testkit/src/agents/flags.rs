@@ -50,6 +50,9 @@ impl ServerFlags {
     }
 }
 
+/// Name in the certificate of the control plane, which is reached by its address here.
+const SERVER_NAME: &str = "weft-xds-server.weft-system.svc";
+
 /// What either half of `weft-node-agent` must know.
 #[derive(Clone, Debug)]
 pub struct AgentFlags {
@@ -57,10 +60,10 @@ pub struct AgentFlags {
     pub node: String,
     /// The directory of YAML (capture half).
     pub source: PathBuf,
-    /// State of the capture half.
-    pub state: PathBuf,
     /// The socket between the halves.
     pub handover: PathBuf,
+    /// User that the proxy half becomes; `None` in a user namespace, where it only loses its capabilities.
+    pub proxy_user: Option<u32>,
     /// Holds the node's token (proxy half).
     pub token: PathBuf,
     /// Root certificate of the control plane (proxy half).
@@ -71,40 +74,36 @@ impl AgentFlags {
     /// Arguments of `weft-node-agent capture`.
     #[must_use]
     pub fn capture(&self) -> Vec<String> {
-        vec![
-            "capture".into(),
-            "--node".into(),
-            self.node.clone(),
-            "--source".into(),
-            format!("dir:{}", self.source.display()),
-            "--state-dir".into(),
-            self.state.display().to_string(),
-            "--handover".into(),
-            self.handover.display().to_string(),
-        ]
+        let mut words = self.common("capture");
+        words.extend(["--source".into(), format!("dir:{}", self.source.display())]);
+        if let Some(user) = self.proxy_user {
+            words.extend(["--proxy-uid".into(), user.to_string()]);
+        }
+        words
     }
 
     /// Arguments of `weft-node-agent proxy`.
     #[must_use]
     pub fn proxy(&self) -> Vec<String> {
-        vec![
-            "proxy".into(),
-            "--node".into(),
-            self.node.clone(),
-            "--handover".into(),
-            self.handover.display().to_string(),
-            "--xds-address".into(),
-            format!("https://{CONTROL_V4}:{SERVER_PORT}"),
-            "--xds-root".into(),
-            self.root.display().to_string(),
-            "--token-file".into(),
-            self.token.display().to_string(),
-        ]
+        let mut words = self.common("proxy");
+        words.extend(["--xds-address".into(), format!("{CONTROL_V4}:{SERVER_PORT}")]);
+        words.extend(["--xds-server-name".into(), SERVER_NAME.into()]);
+        words.extend(["--roots".into(), self.root.display().to_string()]);
+        words.extend(["--token-file".into(), self.token.display().to_string()]);
+        if let Some(user) = self.proxy_user {
+            words.extend(["--run-as".into(), user.to_string()]);
+        }
+        words
     }
 
     /// Where the proxy half says that it is ready.
     #[must_use]
     pub fn health() -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], AGENT_HEALTH))
+    }
+
+    fn common(&self, half: &str) -> Vec<String> {
+        let handover = self.handover.display().to_string();
+        [half, "--node", &self.node, "--handover", &handover].map(str::to_owned).into()
     }
 }

@@ -273,6 +273,7 @@ macro_rules! enter_or_skip {
         // crate::module::test_name::here, as libtest names it without the crate and without the last word.
         let path = ::std::any::type_name_of_val(&here);
         let path = path.strip_suffix("::here").unwrap_or(path);
+        let path = path.strip_suffix("::{{closure}}").unwrap_or(path); // an async test's body
         let path = path.split_once("::").map_or(path, |(_, inner)| inner);
         match $crate::netns::enter_test(path) {
             Some(inside) => inside,

@@ -3,6 +3,12 @@
 //! A record is `type(1) version(2) length(2) fragment(length)` (RFC 8446 section 5.1): type 20 to 24, version 03 0x,
 //! length at most 2^14 + 256. Anything else at the place of a header is not TLS.
 
+use std::collections::BTreeMap;
+
+/// Segments kept while an earlier one is missing, bytes: packets overtake each other between processors, but not by
+/// more than a window's part. Beyond it the missing one was not captured.
+const OVERTAKEN: usize = 256 * 1024;
+
 /// Longest fragment of a protected record, bytes (RFC 8446 section 5.2).
 const LONGEST: u16 = 16_384 + 256;
 
@@ -16,6 +22,8 @@ pub struct RecordTrack {
     /// Bytes of the current fragment still to come.
     remaining: usize,
     header: Vec<u8>,
+    /// Segments that came before their turn, by sequence number.
+    early: BTreeMap<u32, Vec<u8>>,
     violated: bool,
     lost: bool,
 }
@@ -45,24 +53,45 @@ impl RecordTrack {
         self.lost
     }
 
-    /// Takes a segment. Repeated bytes are skipped, a gap ends the tracking.
+    /// Takes a segment. Repeated bytes are skipped; an early segment waits for its turn; a gap that stays ends the
+    /// tracking.
     pub fn segment(&mut self, sequence: u32, payload: &[u8]) {
-        let Some(next) = self.next else {
-            self.lost |= !payload.is_empty();
+        if payload.is_empty() {
             return;
-        };
-        // Difference on the circle of sequence numbers (RFC 9293 section 3.4): negative is a gap.
-        let repeated = next.wrapping_sub(sequence).cast_signed();
-        let Ok(repeated) = usize::try_from(repeated) else {
+        }
+        if self.next.is_none() {
             self.lost = true;
-            self.next = None;
             return;
-        };
+        }
+        if !self.take(sequence, payload) {
+            self.early.insert(sequence, payload.to_vec());
+            if self.early.values().map(Vec::len).sum::<usize>() > OVERTAKEN {
+                *self = Self { violated: self.violated, start: self.start, lost: true, ..Self::default() };
+            }
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.early);
+        loop {
+            let before = waiting.len();
+            waiting.retain(|sequence, payload| !self.take(*sequence, payload));
+            if waiting.len() == before {
+                break;
+            }
+        }
+        self.early = waiting;
+    }
+
+    /// False: it is not its turn yet.
+    fn take(&mut self, sequence: u32, payload: &[u8]) -> bool {
+        let Some(next) = self.next else { return true };
+        // Difference on the circle of sequence numbers (RFC 9293 section 3.4): negative is a gap.
+        let Ok(repeated) = usize::try_from(next.wrapping_sub(sequence).cast_signed()) else { return false };
         if let Some(fresh) = payload.get(repeated..).filter(|fresh| !fresh.is_empty()) {
             let length = u32::try_from(fresh.len()).expect("a segment is shorter than 64 KiB");
             self.next = Some(next.wrapping_add(length));
             self.bytes(fresh);
         }
+        true
     }
 
     fn bytes(&mut self, mut fresh: &[u8]) {
@@ -120,6 +149,21 @@ mod tests {
     }
 
     #[test]
+    fn early_segments_wait_for_their_turn() {
+        let stream: Vec<u8> = [record(7), record(200)].concat();
+        for order in [[0, 2, 1], [2, 1, 0], [1, 0, 2]] {
+            let mut track = RecordTrack::default();
+            track.start(u32::MAX - 1);
+            for part in order {
+                let range = part * 70..stream.len().min(part * 70 + 80);
+                track.segment(u32::MAX.wrapping_add(u32::try_from(range.start).unwrap()), &stream[range]);
+            }
+            assert_eq!(track.next, Some(u32::MAX.wrapping_add(217)));
+            assert!(!track.violated() && !track.lost() && track.early.is_empty(), "{order:?}");
+        }
+    }
+
+    #[test]
     fn tells_plaintext_and_gaps() {
         for (text, violated) in
             [(&b"GET / HTTP/1.1"[..], true), (b"\x16\x03\x01\x00\x10abc", false), (b"\x16\x04", true)]
@@ -137,6 +181,10 @@ mod tests {
         let mut track = RecordTrack::default();
         track.start(99);
         track.segment(101, b"x");
+        assert!(!track.lost(), "it may only be early");
+        for part in 0..5 {
+            track.segment(200 + part * 60_000, &[b'x'; 60_000]);
+        }
         assert!(track.lost());
     }
 }
