@@ -1,5 +1,7 @@
 //! The command line, with help and examples.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Weft, the sidecarless service mesh: look at what runs, and find out why.
@@ -32,6 +34,8 @@ pub enum Command {
     Config(ShowOptions),
     /// What a reason code means, and what to do.
     Why(WhyOptions),
+    /// Check files with Kubernetes YAML offline: exit code 1 when something is wrong.
+    Lint(LintOptions),
 }
 
 /// How to print.
@@ -73,6 +77,16 @@ pub struct ConnectionOptions {
 pub struct WhyOptions {
     /// The code, for example `policy-denied`; none lists all.
     pub code: Option<String>,
+    /// How to print.
+    #[arg(long, short = 'o', value_enum, default_value = "table")]
+    pub output: Format,
+}
+
+/// Options of `weft lint`.
+#[derive(Debug, Clone, Args)]
+pub struct LintOptions {
+    /// A directory (with its sub-folders) or a file.
+    pub path: PathBuf,
     /// How to print.
     #[arg(long, short = 'o', value_enum, default_value = "table")]
     pub output: Format,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use weft_cli::arguments::{Arguments, Command};
-use weft_cli::{output, show, why};
+use weft_cli::{lint, output, show, why};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Certs(options) => show::certificates::run(options),
         Command::Config(options) => show::config::run(options),
         Command::Why(options) => why::run(options),
+        Command::Lint(options) => lint::run(options),
     };
     match outcome {
         Ok(code) => code,
