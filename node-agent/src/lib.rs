@@ -10,4 +10,6 @@ pub mod handover;
 pub mod outbound;
 pub mod pods;
 pub mod ports;
+pub mod privileges;
+pub mod supervise;
 pub mod telemetry;
