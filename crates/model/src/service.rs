@@ -2,7 +2,6 @@
 //!
 //! Mirrors `istio.workload.Service` (`ambient-wire.md` section 8).
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,62 +9,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::NetworkAddress;
+use crate::gateway::GatewayAddress;
+pub use crate::service_key::{ServiceKey, ServiceKeyError};
 use crate::spiffe::SpiffeId;
-use crate::workload::GatewayAddress;
-
-/// `namespace/hostname`: the key of a service on the wire.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct ServiceKey {
-    /// The namespace.
-    pub namespace: Arc<str>,
-    /// The full host name, for example `cart.shop.svc.cluster.local`.
-    pub hostname: Arc<str>,
-}
-
-/// A text that is not `namespace/hostname`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not of the form NAMESPACE/HOSTNAME")]
-pub struct ServiceKeyError(String);
-
-impl ServiceKey {
-    /// A key of its parts.
-    #[must_use]
-    pub fn new(namespace: &str, hostname: &str) -> Self {
-        Self { namespace: namespace.into(), hostname: hostname.into() }
-    }
-}
-
-impl fmt::Display for ServiceKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.hostname)
-    }
-}
-
-impl fmt::Debug for ServiceKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl From<ServiceKey> for String {
-    fn from(key: ServiceKey) -> Self {
-        key.to_string()
-    }
-}
-
-impl TryFrom<String> for ServiceKey {
-    type Error = ServiceKeyError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.split_once('/') {
-            Some((namespace, hostname)) if !namespace.is_empty() && !hostname.is_empty() && !hostname.contains('/') => {
-                Ok(Self::new(namespace, hostname))
-            }
-            _ => Err(ServiceKeyError(text)),
-        }
-    }
-}
 
 /// A VIP, or a range of addresses when `length` is shorter than the address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

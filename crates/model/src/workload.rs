@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::NetworkAddress;
 use crate::authz::PolicyKey;
-use crate::service::ServiceKey;
+pub use crate::gateway::{GatewayAddress, GatewayDestination};
+use crate::service_key::ServiceKey;
 use crate::spiffe::{SpiffeError, SpiffeId};
 
 /// The mesh-wide name of a workload: `<cluster>//Pod/<namespace>/<name>` for pods.
@@ -101,24 +101,6 @@ pub struct Locality {
     pub zone: Arc<str>,
     /// Finer than a zone.
     pub subzone: Arc<str>,
-}
-
-/// A waypoint or a network gateway, by address or by name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct GatewayAddress {
-    /// Who it is.
-    pub destination: GatewayDestination,
-    /// Its HBONE port, normally 15008.
-    pub hbone_port: u16,
-}
-
-/// The two ways to name a gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum GatewayDestination {
-    /// By address: a VIP or a pod.
-    Address(NetworkAddress),
-    /// By service.
-    Hostname(ServiceKey),
 }
 
 /// A proxy in front of the application that wants the connection on a port of its own (sandwiched waypoint).

@@ -7,11 +7,13 @@ mod access_log;
 mod collector;
 mod edge;
 mod record;
+mod security;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 pub use access_log::{AccessLog, LogFormat};
-pub use edge::{EdgeKey, Party, Security};
+pub use edge::{EdgeKey, Party};
 pub use record::{ConnectionRecord, Direction};
+pub use security::Security;
 pub use worker::{Telemetry, WorkerTelemetry};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use weft_model::authz::ShadowDenial;
 use weft_model::{PolicyKey, Reason, Service, SpiffeId, Workload};
 
-use super::edge::Security;
+use super::security::Security;
 
 /// From whose point of view: the client's node or the server's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
