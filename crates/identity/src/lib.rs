@@ -28,7 +28,7 @@ pub mod store;
 pub mod tls;
 pub mod verify;
 
-pub use authority::{AuthorityError, CertificateAuthority};
+pub use authority::{AuthorityError, CertificateAuthority, RemoteAuthority};
 pub use certificate::{Credentials, Validity};
 pub use schedule::Priority;
 pub use store::{Store, StoreError};

@@ -12,6 +12,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use weft_model::view::CertificateRow;
 use weft_model::{Reason, SpiffeId};
 use weft_runtime::shared::{self, Reader, Writer};
 
@@ -22,10 +23,9 @@ use crate::request::{Request, RequestError};
 use crate::schedule::{Limits, Moment, Priority, Schedule, Ticket};
 
 mod metrics;
-mod state;
+mod row;
 
 pub use metrics::StoreMetrics;
-pub use state::CertificateState;
 
 /// How the store asks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -154,9 +154,9 @@ impl Store {
         Changes { published: self.shared.lock().published.reader() }
     }
 
-    /// Everything for `weft certs`, sorted by identity.
+    /// Everything for `weft certs` (admin section `certs`), sorted by identity.
     #[must_use]
-    pub fn states(&self) -> Vec<CertificateState> {
+    pub fn rows(&self) -> Vec<CertificateRow> {
         let now = self.shared.now();
         let published = self.shared.published.load();
         let planned = self.shared.lock();
@@ -167,7 +167,7 @@ impl Store {
             .filter_map(|identity| {
                 let status = planned.schedule.status(&identity, now)?;
                 let credentials = published.get(&identity).map(AsRef::as_ref);
-                Some(CertificateState::new(identity, &status, credentials, now.wall))
+                Some(row::row(&identity, &status, credentials, now.wall))
             })
             .collect()
     }

@@ -21,8 +21,9 @@ use tokio_rustls::client::TlsStream;
 
 use crate::tls;
 
-/// One address gets this long for TCP and TLS (connect time-out of `ambient-wire.md` section 7), then the next one is tried.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// One address gets this long for TCP and TLS, then the next one is tried: two that do not answer fit into the 5 s that
+/// `weft_wire::connect` allows for all (`ambient-wire.md` section 7).
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Where distributions keep the roots of public CAs: Debian, Fedora, Alpine and SUSE, in this order.
 const SYSTEM_BUNDLES: [&str; 4] = [
@@ -83,6 +84,16 @@ impl ControlConnector {
     #[must_use]
     pub fn new(security: ControlSecurity, resolve: Resolve) -> Self {
         Self { security, resolve }
+    }
+
+    /// As the connector that clients of `weft-wire` take, for the server at `origin` (`http://HOST:PORT`).
+    #[must_use]
+    pub fn into_wire(self, origin: Uri) -> weft_wire::connect::Connector {
+        let target = origin.clone();
+        weft_wire::connect::Connector::new(origin, move || {
+            let (connector, target) = (self.clone(), target.clone());
+            async move { connector.connect(target).await.map_err(io::Error::other) }
+        })
     }
 
     /// Connects to the authority of `uri`, one address after the other.

@@ -126,7 +126,7 @@ async fn fetches_shares_and_forgets() {
     assert!(bench.registry.encode().contains("weft_certificate_expiry_timestamp_seconds{identity="));
     bench.store.release(&id(0));
     assert!(bench.store.credentials(&id(0)).is_none());
-    assert!(bench.store.states().is_empty());
+    assert!(bench.store.rows().is_empty());
     assert!(!bench.registry.encode().contains("weft_certificate_expiry_timestamp_seconds{identity="));
 }
 
@@ -158,7 +158,7 @@ async fn renews_at_half_life_and_tells_who_listens() {
     let second = bench.store.credentials(&id(0)).unwrap();
     assert_ne!(first.serial(), second.serial());
     assert!(second.validity().not_after > first.validity().not_after);
-    assert_eq!(bench.store.states()[0].serial.as_deref(), Some(second.serial()));
+    assert_eq!(bench.store.rows()[0].serial, second.serial());
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,13 +170,13 @@ async fn the_old_certificate_serves_until_it_expires_and_never_after() {
     let remaining = first.validity().remaining(bench.authority.clock.now());
     tokio::time::sleep(remaining - Duration::from_secs(2)).await;
     assert_eq!(bench.store.credentials(&id(0)).unwrap().serial(), first.serial());
-    let state = bench.store.states().remove(0);
-    assert_eq!(state.state, "valid");
-    assert!(state.failures > 5, "{state:?}");
+    let state = bench.store.rows().remove(0);
+    assert_eq!(state.state, "renewing");
+    assert!(bench.asked(&id(0)) > 5, "{state:?}");
     assert!(state.last_error.unwrap().contains("identity-not-on-node"));
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(bench.store.credentials(&id(0)).is_none(), "expired");
-    assert_eq!(bench.store.states()[0].state, "expired");
+    assert_eq!(bench.store.rows()[0].state, "expired");
     let text = bench.registry.encode();
     assert!(text.contains(r#"weft_certificate_failures_total{reason="identity-not-on-node"}"#), "{text}");
     bench.authority.refuse.lock().unwrap().clear();
