@@ -1,6 +1,6 @@
 //! The delta discovery protocol (`ambient-wire.md` section 7).
 //!
-//! [`Subscriber`] is the client and `Session` the server of one resource type on one stream. Both are state machines
+//! [`Subscriber`] is the client and [`Session`] the server of one resource type on one stream. Both are state machines
 //! without I/O: messages in, messages out, so that every loss and reconnect can be tested in memory. [`DeltaStream`]
 //! drives subscribers over gRPC.
 //!
@@ -12,14 +12,22 @@
 //! ```
 
 mod error_detail;
+mod session;
+#[cfg(test)]
+mod session_tests;
 mod snapshot;
 mod status;
 mod stream;
+#[cfg(test)]
+mod stream_tests;
 mod subscriber;
+#[cfg(test)]
+mod together_tests;
 
+pub use session::{Acknowledged, Limits, Refused, Session, SessionStatus};
 pub use snapshot::Snapshot;
 pub use status::{Rejected, StreamStatus, TypeStatus};
-pub use stream::{Batch, DeltaStream, NodeIdentity, StreamSettings};
+pub use stream::{BACKOFF, Batch, DeltaStream, NodeIdentity, StreamSettings};
 pub use subscriber::{Received, Rejection, Subscriber, Subscription};
 
 /// The name that means everything.
