@@ -32,7 +32,7 @@ fn ends_look_like_what_they_are() {
     let silent = serve(&server, 30, Behaviour::Silent);
     let from = client.netns.as_str();
     for v6 in [false, true] {
-        let outcome = |port| traffic::outcome(from, at(&server, v6, port), Duration::from_millis(300));
+        let outcome = |port| traffic::outcome(from, at(&server, v6, port), Duration::from_secs(1));
         assert_eq!(outcome(7), Outcome::Answered("?".into()));
         assert_eq!(outcome(8), Outcome::Refused);
         assert_eq!(outcome(28), Outcome::Reset);
@@ -77,10 +77,10 @@ fn load_counts_and_capture_sees_markers() {
         load.totals().assert_clean().unwrap();
     }
     drop(echo);
-    let failed = || loads.iter().all(|load| load.totals().failed > 0);
+    let failed = || loads.iter().all(|load| load.totals().failed > 4);
     weft_testkit::wait::until(SOON, "failures without a server", failed).unwrap();
     let [new, kept] = loads.map(Load::stop);
-    assert!(new.failures[0].error.contains("refused"), "{:?}", new.failures);
+    assert!(new.failures.iter().any(|failure| failure.error.contains("refused")), "{:?}", new.failures);
     assert!(kept.failed > 0 && new.sent == new.ok + new.failed, "{new:?}");
     let report = capture.report();
     // Every answered request carried the marker there and back.

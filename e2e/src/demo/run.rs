@@ -26,18 +26,18 @@ pub fn run(flags: &DemoFlags, inside: Inside) -> ExitCode {
         Stage::build(flags)
     };
     match built {
-        Ok(mut stage) => perform(flags, &show, &mut stage, &mut outcomes[..until]),
+        Ok(mut stage) => perform(flags, &show, &mut stage, (inside, &mut outcomes[..until])),
         Err(error) => outcomes[0].claims.push(Claim::of("the shop opens", Err(error))),
     }
     finish(&show, &outcomes[..until])
 }
 
-fn perform(flags: &DemoFlags, show: &Show, stage: &mut Stage, outcomes: &mut [Outcome]) {
+fn perform(flags: &DemoFlags, show: &Show, stage: &mut Stage, (inside, outcomes): (Inside, &mut [Outcome])) {
     let count = outcomes.len();
     for (index, outcome) in outcomes.iter_mut().enumerate() {
         let Step { title, act } = STEPS[index];
         if flags.hold && index + 1 == STEPS.len() {
-            hold(show, stage);
+            hold(show, stage, inside);
         }
         show.title(index + 1, count, title);
         match act(stage, show) {
@@ -67,14 +67,13 @@ fn finish(show: &Show, outcomes: &[Outcome]) -> ExitCode {
 }
 
 /// Stays up until Ctrl-C.
-fn hold(show: &Show, stage: &Stage) {
+fn hold(show: &Show, stage: &Stage, inside: Inside) {
     let lab = stage.cluster.lab();
     show.say("");
-    show.say(
-        "Everything stays up until Ctrl-C. From another terminal, go inside (as root; as the demo's user add -U):",
-    );
+    show.say("Everything stays up until Ctrl-C. From another terminal, as the same user, go inside:");
     let outer = outer_pid().map_or_else(|| "PID-of-weft-demo".to_owned(), |pid| pid.to_string());
-    show.quote(&format!("nsenter -t $(pgrep -P {outer}) -n -m -p --preserve-credentials bash"));
+    let user = if inside == Inside::User { " -U" } else { "" };
+    show.quote(&format!("nsenter -t $(pgrep -P {outer}){user} -n -m -p --preserve-credentials bash"));
     let (node, visitor) = (lab.node(1).netns(), &stage.floor.visitor.netns);
     show.say("and there, for example:");
     show.quote(&format!(

@@ -1,12 +1,14 @@
 //! The laboratory itself: wire, control, nodes, pods; made in some tens of milliseconds, gone when dropped.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -17,9 +19,17 @@ use super::pod::Pod;
 use super::services::{ClusterService, JUMPS, rules};
 use super::shell::{run, run_with_input};
 use crate::process::Process;
+use crate::wait;
 
 /// A tmpfs that only this world sees (see `enter`): a killed test leaves no directory behind either.
 const PRIVATE: &str = "/run";
+
+/// TCP port 9 (discard): nothing in a lab listens there when it is made, so a working way answers with a refusal.
+const NOBODY_LISTENS: u16 = 9;
+/// One attempt, well above a round trip (0.1 ms) and below the kernel's first retransmission (1 s).
+const ATTEMPT: Duration = Duration::from_millis(100);
+/// Far longer than any link takes to come up.
+const REACHABLE: Duration = Duration::from_secs(10);
 
 /// A node: where agents run.
 #[derive(Debug)]
@@ -116,6 +126,9 @@ impl LabBuilder {
             lab.nodes.push(node);
         }
         lab.route_between_nodes()?;
+        for node in &lab.nodes {
+            wait_reachable(node.netns(), &[CONTROL_V4.into(), CONTROL_V6.into()])?;
+        }
         Ok(lab)
     }
 }
@@ -204,6 +217,7 @@ impl Lab {
              route add {gateway4} dev eth0 scope link\nroute add default via {gateway4} src {v4}\n\
              route add {gateway6} dev eth0\nroute add default via {gateway6} src {v6}\n"
         ))?;
+        wait_reachable(&netns, &[node.v4.into(), node.v6.into()])?;
         let pod = Pod { node: node.number, name: name.to_owned(), netns, v4, v6 };
         self.pods.lock().expect("no panic while held").push((pod.clone(), namespace));
         Ok(pod)
@@ -270,6 +284,21 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// Waits until packets go there and back: a new link carries nothing until the kernel's link watch has seen it, which
+/// on a busy machine takes up to a second; a lab that is handed out must not lose anybody's first packet.
+fn wait_reachable(netns: &str, addresses: &[IpAddr]) -> Result<()> {
+    for address in addresses {
+        let target = SocketAddr::new(*address, NOBODY_LISTENS);
+        wait::eventually(REACHABLE, &format!("the way from {netns} to {address}"), || {
+            match in_netns(netns, || TcpStream::connect_timeout(&target, ATTEMPT))? {
+                Err(error) if error.kind() != ErrorKind::ConnectionRefused => Err(error.into()),
+                _ => anyhow::Ok(()),
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// Empty chains and the jumps to them, for a node that has just been made.
