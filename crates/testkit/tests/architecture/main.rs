@@ -1,11 +1,14 @@
 //! The floor plan, checked. Reads the whole workspace and fails when it leaves the plan of docs/architecture.md: a crate
-//! edge that is not in the table, a heavy dependency away from its home, a file that is too long or does not say what it is
-//! for. Functions that are too long, `unwrap` and the like are clippy's.
+//! edge that is not in the table, a heavy dependency away from its home, a module cycle, a file that is too long or does not
+//! say what it is for. Functions that are too long, `unwrap` and the like are clippy's.
 //!
 //! Every check is a function from text to findings, and each module ends with bad examples that its check must find.
 
+mod cycles;
 mod edges;
 mod files;
+mod modules;
+mod references;
 mod tokens;
 mod workspace;
 
@@ -38,6 +41,16 @@ fn every_crate_edge_is_in_the_table() {
 #[test]
 fn every_heavy_dependency_is_at_home() {
     expect_none(&edges::check_homes(&workspace::members()));
+}
+
+#[test]
+fn no_module_cycles() {
+    let of_member = |member: workspace::Member| {
+        let source = member.folder.join("src");
+        let in_crate = move |finding| Finding { place: format!("{} in {}", member.name, source.display()), ..finding };
+        cycles::check(&workspace::sources(&member.folder)).into_iter().map(in_crate)
+    };
+    expect_none(&workspace::members().into_iter().flat_map(of_member).collect::<Vec<_>>());
 }
 
 #[test]

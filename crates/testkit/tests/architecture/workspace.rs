@@ -6,6 +6,8 @@ use std::process::Command;
 /// One crate of the workspace.
 pub(crate) struct Member {
     pub(crate) name: String,
+    /// Where its Cargo.toml is.
+    pub(crate) folder: PathBuf,
     pub(crate) dependencies: Vec<Dependency>,
 }
 
@@ -55,9 +57,15 @@ pub(crate) fn members_of(metadata: &serde_json::Value) -> Vec<Member> {
         .iter()
         .map(|package| Member {
             name: text(&package["name"]),
+            folder: Path::new(&text(&package["manifest_path"])).parent().unwrap_or(Path::new("")).to_owned(),
             dependencies: list(&package["dependencies"]).iter().map(dependency).collect(),
         })
         .collect()
+}
+
+/// The Rust files of one crate's `src`.
+pub(crate) fn sources(folder: &Path) -> Vec<SourceFile> {
+    read_tree(&folder.join("src"))
 }
 
 /// Every Rust file of the workspace, tests and build scripts included.
