@@ -12,10 +12,14 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CertificateError, ClientConfig, CommonState, RootCertStore, ServerConfig};
+use rustls::{CertificateError, CommonState, RootCertStore};
+/// For who keeps the configurations that [`client_config`] and [`server_config`] make.
+pub use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+/// The encrypted streams that [`connect`] and [`accept`] give.
+pub use tokio_rustls::{client::TlsStream as ClientStream, server::TlsStream as ServerStream};
 use weft_model::{Reason, SpiffeId};
 
 use crate::certificate::Credentials;

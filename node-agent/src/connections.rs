@@ -1,0 +1,341 @@
+//! The live connections of one worker: what `weft connections` shows, what policy changes are checked against, and what
+//! is cut when a pod goes or the agent ends.
+//!
+//! A connection is entered before it is checked for the first time and everything here happens on one thread, so no
+//! policy change can fall between the check and the table: either the check saw the new policy, or the
+//! re-check finds the connection.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::oneshot;
+use weft_hbone::{RelayEnd, RelayOutcome, Side, Traffic};
+use weft_model::authz::{Connection, PolicyKey, ShadowDenial, evaluate};
+use weft_model::view::ConnectionRow;
+use weft_model::workload::{Uid, Workload};
+use weft_model::{Mesh, Reason};
+
+use crate::connection_row::row_of;
+use crate::pods::PodUid;
+use crate::telemetry::{ConnectionRecord, Direction, WorkerTelemetry};
+
+/// All live connections of one worker.
+pub struct Connections {
+    live: RefCell<BTreeMap<u64, Entry>>,
+    next: Cell<u64>,
+    outstanding: Rc<RefCell<HashMap<Uid, u32>>>,
+    telemetry: WorkerTelemetry,
+}
+
+struct Entry {
+    shared: Rc<Shared>,
+    cut: Option<oneshot::Sender<Reason>>,
+}
+
+/// What the connection's task and the table both see.
+struct Shared {
+    record: RefCell<ConnectionRecord>,
+    traffic: Traffic,
+    /// The application is the client's end of the relay (outbound), or the server's (tunnels that came in).
+    client_first: Cell<bool>,
+    opened: Cell<bool>,
+    /// Bytes (sent, received) that telemetry was told of.
+    told: Cell<(u64, u64)>,
+    /// The server's point of view of a same-node connection, which has no second agent to tell it.
+    mirror: RefCell<Option<ConnectionRecord>>,
+    check: RefCell<Option<Check>>,
+    pods: RefCell<Vec<(PodUid, Arc<AtomicU64>)>>,
+}
+
+struct Check {
+    workload: Arc<Workload>,
+    connection: Connection,
+}
+
+impl Connections {
+    /// An empty table.
+    #[must_use]
+    pub fn new(telemetry: WorkerTelemetry) -> Rc<Self> {
+        Rc::new(Self { live: RefCell::default(), next: Cell::new(0), outstanding: Rc::default(), telemetry })
+    }
+
+    /// Enters a connection of a pod. Call it before anything is decided.
+    #[must_use]
+    pub fn register(self: &Rc<Self>, record: ConnectionRecord, pod: &PodUid, relaying: &Arc<AtomicU64>) -> (Live, Cut) {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        let client_first = record.direction == Direction::Outbound;
+        let shared = Rc::new(Shared {
+            record: RefCell::new(record),
+            traffic: Traffic::default(),
+            client_first: Cell::new(client_first),
+            opened: Cell::new(false),
+            told: Cell::new((0, 0)),
+            mirror: RefCell::default(),
+            check: RefCell::default(),
+            pods: RefCell::default(),
+        });
+        let (cut, cuts) = oneshot::channel();
+        self.live.borrow_mut().insert(id, Entry { shared: shared.clone(), cut: Some(cut) });
+        let live = Live { id, table: self.clone(), shared, finished: false };
+        live.belongs_to(pod, relaying);
+        (live, Cut { cuts, known: None })
+    }
+
+    /// Checks every connection again and cuts those that are no longer permitted. Says how many.
+    pub fn recheck(&self, mesh: &Mesh) -> usize {
+        self.cut_where(Reason::PolicyChanged, |shared| {
+            let mut check = shared.check.borrow_mut();
+            let Some(check) = check.as_mut() else { return false };
+            // A workload that the mesh has dropped is judged as it was known last, by the policies of now.
+            if let Some(workload) = mesh.workload(&check.workload.uid) {
+                check.workload = workload.clone();
+            }
+            evaluate(mesh, &check.workload, &check.connection).enforced.is_err()
+        })
+    }
+
+    /// Cuts the connections of a pod.
+    pub fn cut_pod(&self, pod: &PodUid, why: Reason) -> usize {
+        self.cut_where(why, |shared| shared.pods.borrow().iter().any(|(uid, _)| uid == pod))
+    }
+
+    /// Cuts all.
+    pub fn cut_all(&self, why: Reason) -> usize {
+        self.cut_where(why, |_| true)
+    }
+
+    fn cut_where(&self, why: Reason, which: impl Fn(&Shared) -> bool) -> usize {
+        let mut live = self.live.borrow_mut();
+        let cuts = live.values_mut().filter(|entry| which(&entry.shared)).filter_map(|entry| entry.cut.take());
+        // A task that ended meanwhile needs no word.
+        cuts.filter_map(|cut| cut.send(why).ok()).count()
+    }
+
+    /// How many connections of this worker an endpoint has now.
+    #[must_use]
+    pub fn outstanding(&self, uid: &Uid) -> u32 {
+        self.outstanding.borrow().get(uid).copied().unwrap_or_default()
+    }
+
+    /// Counts one more connection to an endpoint, for as long as the guard lives.
+    #[must_use]
+    pub fn count_endpoint(&self, uid: &Uid) -> Outstanding {
+        *self.outstanding.borrow_mut().entry(uid.clone()).or_default() += 1;
+        Outstanding { counts: self.outstanding.clone(), uid: uid.clone() }
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live.borrow().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live.borrow().is_empty()
+    }
+
+    /// The table, for `weft connections`.
+    #[must_use]
+    pub fn rows(&self) -> Vec<ConnectionRow> {
+        let live = self.live.borrow();
+        let row = |shared: &Shared| {
+            let (sent, received) = shared.bytes();
+            ConnectionRow { sent, received, ..row_of(&shared.record.borrow()) }
+        };
+        live.values().map(|entry| row(&entry.shared)).collect()
+    }
+
+    /// Tells telemetry what long connections have carried since the last time.
+    pub fn report_progress(&self) {
+        for entry in self.live.borrow().values().filter(|entry| entry.shared.opened.get()) {
+            let (sent, received) = entry.shared.untold();
+            let told = |record: &ConnectionRecord| self.telemetry.progress(record, sent, received);
+            told(&entry.shared.record.borrow());
+            entry.shared.mirror.borrow().iter().for_each(told);
+        }
+    }
+}
+
+impl Shared {
+    /// From the client to the server, and back.
+    fn bytes(&self) -> (u64, u64) {
+        let (near, far) = (self.traffic.sent(), self.traffic.received());
+        if self.client_first.get() { (near, far) } else { (far, near) }
+    }
+
+    /// What was carried since the last call.
+    fn untold(&self) -> (u64, u64) {
+        let now = self.bytes();
+        let before = self.told.replace(now);
+        (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1))
+    }
+}
+
+/// Counts one connection at an endpoint.
+#[derive(Debug)]
+pub struct Outstanding {
+    counts: Rc<RefCell<HashMap<Uid, u32>>>,
+    uid: Uid,
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        let mut counts = self.counts.borrow_mut();
+        if let Some(count) = counts.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.uid);
+            }
+        }
+    }
+}
+
+/// One connection, held by its task. Ends by [`Live::finish`] or [`Live::refuse`]; one that is dropped (its task was
+/// cancelled) leaves the table as ended by the drain.
+pub struct Live {
+    id: u64,
+    table: Rc<Connections>,
+    shared: Rc<Shared>,
+    finished: bool,
+}
+
+/// Tells a connection's task that it must end.
+pub struct Cut {
+    cuts: oneshot::Receiver<Reason>,
+    known: Option<Reason>,
+}
+
+impl Cut {
+    /// Completes when the connection must end, with the reason. Cancel safe, and may be called again.
+    pub async fn wait(&mut self) -> Reason {
+        if let Some(reason) = self.known {
+            return reason;
+        }
+        // The sender lives in the table for as long as the connection does, or has spoken.
+        let reason = (&mut self.cuts).await.unwrap_or(Reason::Draining);
+        self.known = Some(reason);
+        reason
+    }
+}
+
+impl Live {
+    /// Adds what has become known.
+    pub fn note(&self, change: impl FnOnce(&mut ConnectionRecord)) {
+        change(&mut self.shared.record.borrow_mut());
+    }
+
+    /// What policy said. On a same-node connection it is the server's side that says it, so a shadowed denial counts once.
+    pub fn note_verdict(&self, policy: Option<PolicyKey>, shadow: Option<ShadowDenial>) {
+        let mut record = self.shared.record.borrow_mut();
+        record.policy.clone_from(&policy);
+        match self.shared.mirror.borrow_mut().as_mut() {
+            Some(mirror) => (mirror.policy, mirror.shadow) = (policy, shadow),
+            None => record.shadow = shadow,
+        }
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn record(&self) -> Ref<'_, ConnectionRecord> {
+        self.shared.record.borrow()
+    }
+
+    /// The connection is the pod's, too: it is cut with it, and counts as relayed for it.
+    pub fn belongs_to(&self, pod: &PodUid, relaying: &Arc<AtomicU64>) {
+        relaying.fetch_add(1, Ordering::Relaxed);
+        self.shared.pods.borrow_mut().push((pod.clone(), relaying.clone()));
+    }
+
+    /// This was checked against the policies of `workload`, and is from now on whenever they change.
+    pub fn checked(&self, workload: &Arc<Workload>, connection: Connection) {
+        *self.shared.check.borrow_mut() = Some(Check { workload: workload.clone(), connection });
+    }
+
+    /// The other pod of this node no longer concerns this connection: its application failed and another endpoint is tried.
+    pub fn leave_other_pod(&self) {
+        *self.shared.check.borrow_mut() = None;
+        *self.shared.mirror.borrow_mut() = None;
+        for (_, relaying) in self.shared.pods.borrow_mut().drain(1..) {
+            relaying.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells telemetry the server's side of it, too.
+    pub fn mirrored_by(&self, record: ConnectionRecord) {
+        *self.shared.mirror.borrow_mut() = Some(record);
+    }
+
+    /// The first end of the relay is the client's, whatever the direction.
+    pub fn client_comes_first(&self) {
+        self.shared.client_first.set(true);
+    }
+
+    /// Both ends are connected: bytes may flow.
+    pub fn opened(&self) {
+        self.shared.opened.set(true);
+        self.table.telemetry.opened(&self.shared.record.borrow());
+        self.shared.mirror.borrow().iter().for_each(|mirror| self.table.telemetry.opened(mirror));
+    }
+
+    /// The counters for the relay.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.shared.traffic
+    }
+
+    /// The relay is over.
+    pub fn finish(mut self, outcome: &RelayOutcome<Reason>) {
+        let (reason, detail) = match &outcome.end {
+            RelayEnd::Orderly => (None, None),
+            RelayEnd::ResetBy(side) => (Some(Reason::Reset), Some(format!("reset by the {}", self.name(*side)))),
+            RelayEnd::Timeout(side) => (Some(Reason::Reset), Some(format!("no answer from the {}", self.name(*side)))),
+            RelayEnd::Cancelled(reason) => (Some(*reason), None),
+        };
+        self.end(reason, detail);
+    }
+
+    fn name(&self, side: Side) -> &'static str {
+        if (side == Side::App) == self.shared.client_first.get() { "client" } else { "server" }
+    }
+
+    /// The connection never came to be.
+    pub fn refuse(mut self, reason: Reason, detail: Option<String>) {
+        self.end(Some(reason), detail);
+    }
+
+    fn end(&mut self, reason: Option<Reason>, detail: Option<String>) {
+        self.finished = true;
+        let bytes = self.shared.bytes();
+        let (sent, received) = self.shared.untold();
+        let close = |mut record: ConnectionRecord| {
+            (record.sent, record.received) = bytes;
+            record.reason = reason;
+            record.detail.clone_from(&detail);
+            if self.shared.opened.get() {
+                self.table.telemetry.closed(record, sent, received);
+            } else {
+                self.table.telemetry.refused(record);
+            }
+        };
+        close(self.shared.record.borrow().clone());
+        self.shared.mirror.borrow_mut().take().into_iter().for_each(close);
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.end(Some(Reason::Draining), None);
+        }
+        for (_, relaying) in self.shared.pods.borrow().iter() {
+            relaying.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.table.live.borrow_mut().remove(&self.id);
+    }
+}

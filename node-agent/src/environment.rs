@@ -1,0 +1,78 @@
+//! What the data path is given: values that everybody reads and nobody on a data worker changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use weft_hbone::{ConnectionSettings, PoolSettings};
+use weft_model::Mesh;
+use weft_runtime::shared::Reader;
+
+use crate::credentials::CredentialSource;
+use crate::node_info::NodeInfo;
+use crate::served::Served;
+
+/// Numbers of the data path.
+#[derive(Debug, Clone)]
+pub struct ProxySettings {
+    /// TCP to a next hop or a plain target. 10 s (`ambient-wire.md` section 2.5).
+    pub connect_timeout: Duration,
+    /// TCP to an application of this node, on one source port. 1 s: longer means that the port is in use by a path that
+    /// the kernel does not see (`capture.md` section 5), so the next port is tried.
+    pub application_timeout: Duration,
+    /// How long a captured connection waits for the control plane to name its pod. 5 s (`ambient-wire.md` section 2.1).
+    pub workload_wait: Duration,
+    /// How long a connection waits for a dial socket. 5 s: a capture half that restarts is back within two.
+    pub socket_wait: Duration,
+    /// TLS and HTTP/2 of a client that came to 15008. 10 s, as for our own dials.
+    pub handshake_timeout: Duration,
+    /// How long a connection waits for the first certificate of its workload. 5 s, as for the workload itself.
+    pub certificate_wait: Duration,
+    /// HTTP/2 of tunnels that come in.
+    pub tunnel: ConnectionSettings,
+    /// Tunnels that go out.
+    pub pool: PoolSettings,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            application_timeout: Duration::from_secs(1),
+            workload_wait: Duration::from_secs(5),
+            socket_wait: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(10),
+            certificate_wait: Duration::from_secs(5),
+            tunnel: ConnectionSettings::default(),
+            pool: PoolSettings::default(),
+        }
+    }
+}
+
+/// Where a captured connection was going before it was captured.
+pub type OriginalDestination = fn(&TcpStream) -> std::io::Result<std::net::SocketAddr>;
+
+/// With TPROXY the accepted socket's own address is the original destination (`capture.md` section 0).
+///
+/// # Errors
+/// When the socket is gone.
+pub fn local_address(stream: &TcpStream) -> std::io::Result<std::net::SocketAddr> {
+    stream.local_addr()
+}
+
+/// Everything a data worker reads. Cheap to clone: one for each worker.
+#[derive(Clone)]
+pub struct Environment {
+    /// The mesh.
+    pub mesh: Reader<Mesh>,
+    /// The certificates of this node's workloads.
+    pub credentials: Arc<dyn CredentialSource>,
+    /// The pods that this agent serves now.
+    pub served: Reader<Served>,
+    /// Where we are.
+    pub node: Arc<NodeInfo>,
+    /// Numbers.
+    pub settings: Arc<ProxySettings>,
+    /// How a captured socket says where it was going; [`local_address`] but in tests.
+    pub original_destination: OriginalDestination,
+}

@@ -1,0 +1,58 @@
+//! Plaintext that was captured on its way into a pod (port 15006): the same policy with no identity, then two sockets joined.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+use weft_hbone::relay::relay_sockets;
+use weft_model::NetworkAddress;
+
+use super::admit::{admit_plaintext, canonical};
+use super::check::check;
+use super::deliver::deliver;
+use crate::connections::Live;
+use crate::failure::Failure;
+use crate::shard::{Pod, Shard};
+use crate::sockets::tune;
+use crate::telemetry::{ConnectionRecord, Direction};
+
+/// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
+pub async fn serve_plaintext(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
+    let Ok(original) = tune(&stream).and_then(|()| (shard.environment.original_destination)(&stream)) else {
+        return; // it is gone already
+    };
+    let (client, original) = (canonical(client), canonical(original));
+    let record = ConnectionRecord::new(Direction::Inbound, client, original);
+    let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.relaying);
+    live.client_comes_first();
+    let connected = tokio::select! {
+        connected = connect(&shard, &pod, &live, client, original) => connected,
+        reason = cut.wait() => Err(reason.into()),
+    };
+    match connected {
+        Ok(application) => {
+            live.opened();
+            let outcome = relay_sockets(stream, application, &shard.buffers, live.traffic(), cut.wait()).await;
+            live.finish(&outcome);
+        }
+        Err(Failure { reason, detail }) => live.refuse(reason, detail),
+    }
+}
+
+async fn connect(
+    shard: &Shard,
+    pod: &Pod,
+    live: &Live,
+    client: SocketAddr,
+    original: SocketAddr,
+) -> Result<TcpStream, Failure> {
+    let workload = shard.workload_of(pod).await?;
+    let source = NetworkAddress::new(workload.network.clone(), client.ip());
+    let source = shard.mesh(|mesh| mesh.workload_at(&source).cloned());
+    live.note(|record| {
+        record.source_workload = source;
+        record.destination_workload = Some(workload.clone());
+    });
+    let admission = check(shard, live, &workload, |mesh, workload| admit_plaintext(mesh, workload, client, original))?;
+    deliver(shard, &pod.info().uid, &admission).await
+}

@@ -1,0 +1,177 @@
+//! Tunnels that come to a pod (port 15008): TLS with the pod's certificate, HTTP/2, and one task for each stream.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+use weft_hbone::connect::DecodeError;
+use weft_hbone::relay::relay_tunnel;
+use weft_hbone::{ConnectHead, Incoming, Malformed, Refusal, ServerConnection, server};
+use weft_identity::tls::{ServerStream, accept};
+use weft_model::{NetworkAddress, Reason, Workload};
+
+use super::admit::{Caller, admit_tunnel, canonical};
+use super::check::check;
+use super::deliver::deliver;
+use crate::connections::Live;
+use crate::describe::baggage_of;
+use crate::failure::Failure;
+use crate::shard::{Pod, Shard};
+use crate::sockets::tune;
+use crate::telemetry::{ConnectionRecord, Direction, Security};
+
+/// How long the peer gets to read the last GOAWAY of a connection that must end now.
+const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Serves one connection with all its tunnels. Each tunnel's task goes to `tasks`.
+pub async fn serve_tunnels(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, client: SocketAddr, tasks: TaskTracker) {
+    let Ok(arrived_at) = tune(&stream).and_then(|()| stream.local_addr()) else {
+        return; // it is gone already
+    };
+    let (client, arrived_at) = (canonical(client), canonical(arrived_at));
+    let greeted = tokio::select! {
+        greeted = greet(&shard, &pod, stream) => greeted,
+        () = pod.gone.cancelled() => return,
+    };
+    let (connection, identity) = match greeted {
+        Ok(greeted) => greeted,
+        Err(failure) => return refuse_connection(&shard, client, arrived_at, failure),
+    };
+    let caller = Caller { client, arrived_at: arrived_at.ip(), identity: Some(identity) };
+    let take = |incoming: Result<Incoming, Malformed>| match incoming {
+        Ok(incoming) => {
+            tasks.spawn_local(serve_tunnel(shard.clone(), pod.clone(), incoming, caller.clone()));
+        }
+        Err(malformed) => {
+            let failure = Failure::new(reason_of(&malformed), malformed);
+            refuse_connection(&shard, client, arrived_at, failure);
+        }
+    };
+    drive(&pod, connection, take).await;
+}
+
+fn reason_of(malformed: &Malformed) -> Reason {
+    match malformed.0 {
+        DecodeError::NotConnect => Reason::NotConnect,
+        DecodeError::Authority(_) => Reason::BadAuthority,
+    }
+}
+
+/// What never became a tunnel.
+fn refuse_connection(shard: &Shard, client: SocketAddr, arrived_at: SocketAddr, failure: Failure) {
+    let mut record = ConnectionRecord::new(Direction::Inbound, client, arrived_at);
+    record.reason = Some(failure.reason);
+    record.detail = failure.detail;
+    shard.telemetry.refused(record);
+}
+
+type Greeted = (ServerConnection<ServerStream<TcpStream>>, weft_model::SpiffeId);
+
+/// TLS and HTTP/2, both within one deadline: a silent peer is not waited for.
+async fn greet(shard: &Shard, pod: &Pod, stream: TcpStream) -> Result<Greeted, Failure> {
+    let settings = &shard.environment.settings;
+    let deadline = Instant::now() + settings.certificate_wait;
+    let config =
+        shard.tls.server(&pod.served.identity, deadline).await.map_err(|error| Failure::new(error.reason(), error))?;
+    let deadline = Instant::now() + settings.handshake_timeout;
+    let silent = |_| Failure::new(Reason::TlsFailed, "the client did not finish the handshake in time");
+    let accepted = timeout_at(deadline, accept(stream, config)).await.map_err(silent)?;
+    let (stream, peer) = accepted.map_err(|error| Failure::new(error.reason(), error))?;
+    let connection = timeout_at(deadline, server::handshake(stream, &settings.tunnel)).await.map_err(silent)?;
+    Ok((connection.map_err(|end| Failure::new(Reason::TunnelFailed, end))?, peer))
+}
+
+/// Moves the connection to its end: in order when the pod takes nothing new, at once when it is gone.
+async fn drive<Io>(pod: &Pod, mut connection: ServerConnection<Io>, take: impl Fn(Result<Incoming, Malformed>))
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            incoming = connection.accept() => match incoming {
+                Some(incoming) => take(incoming),
+                None => return,
+            },
+            () = pod.retired.cancelled(), if !draining => {
+                connection.drain();
+                draining = true;
+            }
+            () = pod.gone.cancelled() => break,
+        }
+    }
+    connection.abort();
+    // Whether the GOAWAY got out or not, the connection ends here.
+    let _ = timeout(FAREWELL, async { while connection.accept().await.is_some() {} }).await;
+}
+
+/// Serves one tunnel to its end.
+async fn serve_tunnel(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, caller: Caller) {
+    let asked = SocketAddr::new(caller.arrived_at, incoming.head.authority.port());
+    let mut record = ConnectionRecord::new(Direction::Inbound, caller.client, asked);
+    record.security = Security::MutualTls;
+    record.source_identity.clone_from(&caller.identity);
+    record.hbone_target = Some(incoming.head.authority.to_string());
+    let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.relaying);
+    let head = incoming.head.clone();
+    let connected = tokio::select! {
+        connected = connect(&shard, &pod, &live, &head, &caller) => connected,
+        reason = cut.wait() => Err(reason.into()),
+        () = poll_fn(|cx| incoming.poll_withdrawn(cx)) => Err(Failure::new(Reason::Reset, "withdrawn by the client")),
+    };
+    let (application, workload) = match connected {
+        Ok(connected) => connected,
+        Err(Failure { reason, detail }) => {
+            incoming.refuse(refusal_of(reason), reason.code());
+            return live.refuse(reason, detail);
+        }
+    };
+    let tunnel = match incoming.accept(Some(&baggage_of(&workload))) {
+        Ok(tunnel) => tunnel,
+        Err(error) => return live.refuse(Reason::Reset, Some(error.to_string())),
+    };
+    live.opened();
+    let outcome = relay_tunnel(application, tunnel, &shard.buffers, live.traffic(), cut.wait()).await;
+    live.finish(&outcome);
+}
+
+async fn connect(
+    shard: &Shard,
+    pod: &Pod,
+    live: &Live,
+    head: &ConnectHead,
+    caller: &Caller,
+) -> Result<(TcpStream, Arc<Workload>), Failure> {
+    let workload = shard.workload_of(pod).await?;
+    // What a gateway forwards from another network has an address that means somebody else here.
+    let foreign = head.forwarded_network.as_deref().is_some_and(|network| network != &*workload.network);
+    let source = NetworkAddress::new(workload.network.clone(), caller.client.ip());
+    let source = shard.mesh(|mesh| mesh.workload_at(&source).cloned()).filter(|_| !foreign);
+    live.note(|record| {
+        record.source_workload = source;
+        record.destination_identity = Some(pod.served.identity.clone());
+        record.destination_workload = Some(workload.clone());
+    });
+    let authority = &head.authority;
+    let admission = check(shard, live, &workload, |mesh, workload| admit_tunnel(mesh, workload, authority, caller))?;
+    live.note(|record| {
+        record.destination = admission.application;
+        record.service.clone_from(&admission.service);
+    });
+    let application = deliver(shard, &pod.info().uid, &admission).await?;
+    Ok((application, workload))
+}
+
+/// The status that every peer understands.
+fn refusal_of(reason: Reason) -> Refusal {
+    match reason.status() {
+        400 => Refusal::Malformed,
+        401 => Refusal::Denied,
+        _ => Refusal::Unavailable,
+    }
+}

@@ -1,0 +1,175 @@
+//! Goes where a decision says: a socket past the mesh, a tunnel, or the application of another pod of this node.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use weft_hbone::{Authority, ConnectHead, Traceparent, Tunnel};
+use weft_model::workload::Workload;
+use weft_model::{Reason, Service};
+
+use super::decide::{Decision, Target, TunnelPlan};
+use crate::connections::Live;
+use crate::describe::{baggage_of, forwarded_of};
+use crate::failure::Failure;
+use crate::inbound::{Caller, admit_local, check, deliver};
+use crate::served::ServedPod;
+use crate::shard::{Pod, Shard};
+use crate::sockets::{family_of, tune};
+use crate::telemetry::{Direction, Security};
+use crate::tunnels::{TunnelKey, reason_of_pool};
+
+/// The far end of a captured connection.
+pub(super) enum Peer {
+    /// A socket: past the mesh, or into another pod of this node.
+    Socket(TcpStream),
+    /// A tunnel.
+    Tunnel(Tunnel),
+}
+
+/// A connection that was not made.
+pub(super) struct NotConnected {
+    /// Why.
+    pub(super) failure: Failure,
+    /// The endpoint is at fault and has seen no byte: another one may do.
+    pub(super) try_another: bool,
+}
+
+impl NotConnected {
+    fn by_endpoint(failure: Failure) -> Self {
+        Self { failure, try_another: true }
+    }
+
+    fn for_good(failure: impl Into<Failure>) -> Self {
+        Self { failure: failure.into(), try_another: false }
+    }
+}
+
+/// Connects.
+///
+/// # Errors
+/// [`NotConnected`], with the reason of a refused decision, too.
+pub(super) async fn connect(
+    shard: &Shard,
+    pod: &Pod,
+    live: &Live,
+    source: &Arc<Workload>,
+    decision: &Decision,
+) -> Result<Peer, NotConnected> {
+    note(live, decision);
+    match decision {
+        Decision::Refuse(reason) => Err(NotConnected::for_good(*reason)),
+        Decision::Passthrough { to } => plain(shard, pod, *to).await.map(Peer::Socket),
+        Decision::Plain(target) => plain(shard, pod, target.to).await.map(Peer::Socket),
+        Decision::Local(target) => local(shard, pod, live, target).await.map(Peer::Socket),
+        Decision::Tunnel(plan) => tunnel(shard, pod, live, source, plan).await.map(Peer::Tunnel),
+    }
+}
+
+/// Enters what the decision says in the record, so that a connection that hangs shows where.
+fn note(live: &Live, decision: &Decision) {
+    live.note(|record| {
+        record.destination_workload = decision.workload().cloned();
+        record.service = decision.service().cloned();
+        record.hbone_target = None;
+        record.destination_identity = None;
+        record.security = match decision {
+            Decision::Tunnel(_) => Security::MutualTls,
+            Decision::Local(_) => Security::SameNode,
+            Decision::Passthrough { .. } | Decision::Plain(_) | Decision::Refuse(_) => Security::Plaintext,
+        };
+        if let Decision::Tunnel(plan) = decision {
+            record.hbone_target = Some(format!("{} via {}", Authority::from(plan.authority), plan.next_hop.0));
+        }
+    });
+}
+
+/// Plain TCP from inside the pod.
+async fn plain(shard: &Shard, pod: &Pod, to: SocketAddr) -> Result<TcpStream, NotConnected> {
+    let settings = &shard.environment.settings;
+    let socket = shard.sockets.take(&pod.info().uid, family_of(to.ip()), settings.socket_wait).await;
+    let socket = socket.map_err(NotConnected::for_good)?;
+    let stream = match timeout(settings.connect_timeout, socket.connect(to)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            let reason = match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
+                std::io::ErrorKind::TimedOut => Reason::ConnectTimeout,
+                _ => Reason::ConnectFailed,
+            };
+            return Err(NotConnected::by_endpoint(Failure::new(reason, format!("{to}: {error}"))));
+        }
+        Err(_) => return Err(NotConnected::by_endpoint(Failure::new(Reason::ConnectTimeout, to))),
+    };
+    tune(&stream).map_err(|error| NotConnected::by_endpoint(Failure::new(Reason::ConnectFailed, error)))?;
+    Ok(stream)
+}
+
+async fn tunnel(
+    shard: &Shard,
+    pod: &Pod,
+    live: &Live,
+    source: &Workload,
+    plan: &TunnelPlan,
+) -> Result<Tunnel, NotConnected> {
+    let key = TunnelKey {
+        source: pod.served.identity.clone(),
+        pod: pod.info().uid.clone(),
+        next_hop: plan.next_hop.0,
+        peers: plan.peers.clone(),
+    };
+    let host = plan.service.as_deref().map(|service: &Service| &*service.key.hostname);
+    let mut head = ConnectHead::new(Authority::from(plan.authority));
+    head.baggage = Some(baggage_of(source));
+    head.forwarded = Some(forwarded_of(live.record().source, host));
+    head.traceparent = Some(Traceparent::random());
+    let tunnel = shard.pool.open(&key, &head).await.map_err(|error| {
+        let reason = reason_of_pool(&error);
+        let failure = Failure::new(reason, error);
+        if concerns_endpoint(reason) { NotConnected::by_endpoint(failure) } else { NotConnected::for_good(failure) }
+    })?;
+    // The handshake accepted one of these; with one there is no doubt which.
+    if let [only] = &*plan.peers {
+        live.note(|record| record.destination_identity = Some(only.clone()));
+    }
+    Ok(tunnel)
+}
+
+/// Whether another endpoint of the service may do what this one did not. Policy would say the same there, and who looks for
+/// a hole in it must not be helped; what is missing on our own side is missing for every endpoint.
+fn concerns_endpoint(reason: Reason) -> bool {
+    let ours = [Reason::NoCertificate, Reason::NoDialSockets, Reason::Draining];
+    reason.status() == 503 && !ours.contains(&reason)
+}
+
+/// The short way: the destination's policy with the identity that the kernel proves (the connection came from the source
+/// pod's namespace), then its application, dialled from inside its own namespace.
+async fn local(shard: &Shard, pod: &Pod, live: &Live, target: &Target) -> Result<TcpStream, NotConnected> {
+    let served = shard.environment.served.read(|served| served.serving(&target.workload, target.to.ip()).cloned());
+    let destination: ServedPod = served.ok_or_else(|| NotConnected::by_endpoint(Reason::WorkloadGone.into()))?;
+    let client = client_towards(pod, live.record().source, target.to.ip());
+    let caller = Caller { client, arrived_at: target.to.ip(), identity: Some(pod.served.identity.clone()) };
+    live.note(|record| record.destination_identity = Some(destination.identity.clone()));
+    let mut mirror = live.record().clone();
+    mirror.direction = Direction::Inbound;
+    mirror.destination = target.to;
+    live.mirrored_by(mirror);
+    live.belongs_to(&destination.info.uid, &destination.relaying);
+    let admit = |mesh: &weft_model::Mesh, workload: &Workload| admit_local(mesh, workload, &caller, target.to);
+    let admission = check(shard, live, &target.workload, admit).map_err(NotConnected::for_good)?;
+    deliver(shard, &destination.info.uid, &admission).await.map_err(|failure| {
+        live.leave_other_pod();
+        NotConnected::by_endpoint(failure)
+    })
+}
+
+/// The client's address as the destination can see it: the pod's own of that family, when a service of one family leads to an
+/// endpoint of the other.
+fn client_towards(pod: &Pod, client: SocketAddr, destination: IpAddr) -> SocketAddr {
+    if client.is_ipv6() == destination.is_ipv6() {
+        return client;
+    }
+    let same_family = pod.info().addresses.iter().find(|address| address.is_ipv6() == destination.is_ipv6());
+    same_family.map_or(client, |address| SocketAddr::new(*address, client.port()))
+}

@@ -1,0 +1,247 @@
+//! The worker's stock of sockets to dial with from inside each pod, asked for ahead of need.
+//!
+//! Only the capture half can make such sockets (it enters the pod's namespace), so every connection would cost a question
+//! and an answer. The stock is kept above half of a batch, and a batch doubles whenever somebody had to wait: a busy
+//! pod holds at most 64, an idle one 4 for each family that it used.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use weft_hbone::relay::reset_unless_orderly;
+use weft_model::Reason;
+
+use crate::handover::Family;
+use crate::pods::PodUid;
+
+/// Sockets of the first question for a pod.
+const FIRST_BATCH: usize = 4;
+/// Sockets of the largest question: what one handover record carries (`handover::message::MAX_SOCKETS`).
+const LARGEST_BATCH: usize = 64;
+/// A question without an answer for this long was lost with the capture half and is asked again; an answer takes
+/// well under a millisecond.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+
+/// Asks the capture half for sockets; the answer comes through [`Sockets::supply`].
+pub type Ask = Box<dyn Fn(&PodUid, Family, usize)>;
+
+/// The stock of one worker.
+pub struct Sockets {
+    stocks: RefCell<HashMap<(PodUid, Family), Stock>>,
+    ask: Ask,
+}
+
+struct Stock {
+    ready: Vec<OwnedFd>,
+    batch: usize,
+    asked: Option<Instant>,
+    arrived: Rc<Notify>,
+    /// How often the capture half said that there are none.
+    refusals: u64,
+}
+
+impl Default for Stock {
+    fn default() -> Self {
+        Self { ready: Vec::new(), batch: FIRST_BATCH, asked: None, arrived: Rc::default(), refusals: 0 }
+    }
+}
+
+/// The family of an address.
+#[must_use]
+pub fn family_of(address: IpAddr) -> Family {
+    if address.is_ipv6() { Family::V6 } else { Family::V4 }
+}
+
+impl Sockets {
+    /// An empty stock.
+    #[must_use]
+    pub fn new(ask: Ask) -> Self {
+        Self { stocks: RefCell::default(), ask }
+    }
+
+    /// A socket that lives in the pod's namespace: unbound, marked, transparent.
+    ///
+    /// # Errors
+    /// [`Reason::NoDialSockets`] when none comes in time.
+    pub async fn take(&self, uid: &PodUid, family: Family, patience: Duration) -> Result<TcpSocket, Reason> {
+        let deadline = Instant::now() + patience;
+        let key = (uid.clone(), family);
+        let refusals = self.with(&key, |stock| stock.refusals);
+        loop {
+            let arrived = match self.with(&key, |stock| self.take_ready(&key, stock)) {
+                Ok(socket) => return as_socket(socket),
+                Err(arrived) => arrived,
+            };
+            let notified = arrived.notified();
+            let refused = self.with(&key, |stock| stock.refusals != refusals);
+            if refused || Instant::now() >= deadline {
+                return Err(Reason::NoDialSockets);
+            }
+            // Woken early or late makes no difference: the next round looks, and asks again when it is time.
+            let _ = timeout_at(deadline.min(Instant::now() + ASK_AGAIN), notified).await;
+        }
+    }
+
+    fn with<R>(&self, key: &(PodUid, Family), look: impl FnOnce(&mut Stock) -> R) -> R {
+        let mut stocks = self.stocks.borrow_mut();
+        if !stocks.contains_key(key) {
+            stocks.insert(key.clone(), Stock::default());
+        }
+        look(stocks.get_mut(key).expect("inserted above"))
+    }
+
+    /// A socket, or what tells of the next ones.
+    fn take_ready(&self, key: &(PodUid, Family), stock: &mut Stock) -> Result<OwnedFd, Rc<Notify>> {
+        let socket = stock.ready.pop();
+        let lost = stock.asked.is_some_and(|asked| asked.elapsed() >= ASK_AGAIN);
+        if stock.ready.len() < stock.batch / 2 && (stock.asked.is_none() || lost) {
+            if socket.is_none() && !lost {
+                stock.batch = (stock.batch * 2).min(LARGEST_BATCH);
+            }
+            stock.asked = Some(Instant::now());
+            (self.ask)(&key.0, key.1, stock.batch);
+        }
+        socket.ok_or_else(|| stock.arrived.clone())
+    }
+
+    /// What the capture half sent; nothing means that the pod is not there.
+    pub fn supply(&self, uid: &PodUid, family: Family, sockets: Vec<OwnedFd>) {
+        self.with(&(uid.clone(), family), |stock| {
+            stock.asked = None;
+            if sockets.is_empty() {
+                stock.refusals += 1;
+            }
+            stock.ready.extend(sockets);
+            stock.arrived.notify_waiters();
+        });
+    }
+
+    /// Closes what is left for a pod that is gone.
+    pub fn forget(&self, uid: &PodUid) {
+        self.stocks.borrow_mut().retain(|(owner, _), _| owner != uid);
+    }
+
+    /// Sockets in stock, for the admin page and tests.
+    #[must_use]
+    pub fn ready(&self, uid: &PodUid, family: Family) -> usize {
+        self.stocks.borrow().get(&(uid.clone(), family)).map_or(0, |stock| stock.ready.len())
+    }
+}
+
+fn as_socket(socket: OwnedFd) -> Result<TcpSocket, Reason> {
+    let socket = std::net::TcpStream::from(socket);
+    // The capture half makes them so; a blocking one would stop the whole worker.
+    socket.set_nonblocking(true).map_err(|_| Reason::NoDialSockets)?;
+    Ok(TcpSocket::from_std_stream(socket))
+}
+
+/// Rest before the first keepalive probe, and between two (`ambient-wire.md` section 2.6).
+const KEEPALIVE: Duration = Duration::from_secs(180);
+/// Probes without answer before the connection counts as dead (same place).
+const KEEPALIVE_PROBES: u32 = 9;
+
+/// What every socket of the data path has, accepted or connected: small writes leave at once, dead peers are noticed, and any
+/// close that is not orderly is a reset (see `weft_hbone::relay`).
+///
+/// # Errors
+/// When the socket is gone.
+pub fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    reset_unless_orderly(stream)?;
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(KEEPALIVE_PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::os::fd::OwnedFd;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use weft_model::Reason;
+
+    use super::{Family, Sockets};
+    use crate::pods::PodUid;
+
+    type Asked = Rc<RefCell<Vec<usize>>>;
+
+    fn stock() -> (Rc<Sockets>, Asked, PodUid) {
+        let asked = Asked::default();
+        let log = asked.clone();
+        let sockets = Sockets::new(Box::new(move |_, _, count| log.borrow_mut().push(count)));
+        (Rc::new(sockets), asked, PodUid::from("pod"))
+    }
+
+    fn some(count: usize) -> Vec<OwnedFd> {
+        let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        (0..count).map(|_| socket().into()).collect()
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_for_the_answer_and_asks_ahead_from_then_on() {
+        let (sockets, asked, pod) = stock();
+        let taker = {
+            let (sockets, pod) = (sockets.clone(), pod.clone());
+            async move { sockets.take(&pod, Family::V4, PATIENCE).await.is_ok() }
+        };
+        let giver = async {
+            tokio::task::yield_now().await;
+            sockets.supply(&pod, Family::V4, some(8));
+        };
+        assert!(tokio::join!(taker, giver).0);
+        assert_eq!(*asked.borrow(), [8], "the first one had to wait, so the batch doubled");
+        for _ in 0..3 {
+            assert!(sockets.take(&pod, Family::V4, PATIENCE).await.is_ok());
+        }
+        assert_eq!(*asked.borrow(), [8], "half of a batch is left");
+        assert!(sockets.take(&pod, Family::V4, PATIENCE).await.is_ok());
+        assert_eq!(*asked.borrow(), [8, 8], "below half, before anybody waits");
+        assert_eq!(sockets.ready(&pod, Family::V4), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_question_is_asked_again() {
+        let (sockets, asked, pod) = stock();
+        let taker = {
+            let (sockets, pod) = (sockets.clone(), pod.clone());
+            async move { sockets.take(&pod, Family::V6, PATIENCE).await.is_ok() }
+        };
+        let giver = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sockets.supply(&pod, Family::V6, some(1));
+        };
+        assert!(tokio::join!(taker, giver).0);
+        assert!(asked.borrow().len() >= 3, "{:?}", asked.borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let (sockets, _, pod) = stock();
+        let begin = tokio::time::Instant::now();
+        assert_eq!(sockets.take(&pod, Family::V4, PATIENCE).await.map(|_| ()), Err(Reason::NoDialSockets));
+        assert_eq!(begin.elapsed(), PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_is_not_there_is_refused_at_once() {
+        let (sockets, _, pod) = stock();
+        let begin = tokio::time::Instant::now();
+        let taker = sockets.take(&pod, Family::V4, PATIENCE);
+        let giver = async {
+            tokio::task::yield_now().await;
+            sockets.supply(&pod, Family::V4, Vec::new());
+        };
+        assert_eq!(tokio::join!(taker, giver).0.map(|_| ()), Err(Reason::NoDialSockets));
+        assert!(begin.elapsed() < Duration::from_millis(10));
+    }
+}

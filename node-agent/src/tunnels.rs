@@ -1,0 +1,115 @@
+//! How a worker's pool gets its encrypted connections: TCP from inside the source pod, TLS with the source's identity, the
+//! peer's identity checked against the set that the decision accepted.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use weft_hbone::{Dial, DialFailure, OpenError, PoolError, StreamError};
+use weft_model::{Reason, SpiffeId};
+
+use crate::credentials::TlsConfigs;
+use crate::environment::ProxySettings;
+use crate::pods::PodUid;
+use crate::sockets::{Sockets, family_of, tune};
+
+/// What two tunnels must have in common to share a connection. The pod is part of it because the connection lives in that
+/// pod's namespace and carries its address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TunnelKey {
+    /// Who we are.
+    pub source: SpiffeId,
+    /// The pod that it comes from.
+    pub pod: PodUid,
+    /// Where to.
+    pub next_hop: SocketAddr,
+    /// Who may answer.
+    pub peers: Arc<[SpiffeId]>,
+}
+
+/// Why there is no connection to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelDialError {
+    /// The code.
+    pub reason: Reason,
+    /// In words.
+    pub detail: String,
+}
+
+impl fmt::Display for TunnelDialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)
+    }
+}
+
+impl std::error::Error for TunnelDialError {}
+
+/// Dials for the pool of one worker.
+#[derive(Clone)]
+pub struct TunnelDialer {
+    /// The stock of sockets.
+    pub sockets: Rc<Sockets>,
+    /// TLS by identity.
+    pub tls: TlsConfigs,
+    /// Numbers.
+    pub settings: Arc<ProxySettings>,
+}
+
+impl TunnelDialer {
+    async fn tcp(&self, key: &TunnelKey) -> Result<TcpStream, TunnelDialError> {
+        let failed = |reason, detail: String| TunnelDialError { reason, detail };
+        let family = family_of(key.next_hop.ip());
+        let socket = self.sockets.take(&key.pod, family, self.settings.socket_wait).await;
+        let socket = socket.map_err(|reason| failed(reason, "no socket from the capture half".to_owned()))?;
+        let stream = match timeout(self.settings.connect_timeout, socket.connect(key.next_hop)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(failed(reason_of_connect(&error), format!("{}: {error}", key.next_hop))),
+            Err(_) => return Err(failed(Reason::TunnelTimeout, format!("{} does not answer", key.next_hop))),
+        };
+        tune(&stream).map_err(|error| failed(Reason::ConnectFailed, error.to_string()))?;
+        Ok(stream)
+    }
+}
+
+fn reason_of_connect(error: &io::Error) -> Reason {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Reason::TunnelRefused,
+        io::ErrorKind::TimedOut => Reason::TunnelTimeout,
+        _ => Reason::ConnectFailed,
+    }
+}
+
+impl Dial<TunnelKey> for TunnelDialer {
+    type Io = weft_identity::tls::ClientStream<TcpStream>;
+    type Error = TunnelDialError;
+
+    async fn dial(&self, key: &TunnelKey) -> Result<Self::Io, TunnelDialError> {
+        let deadline = Instant::now() + self.settings.certificate_wait;
+        let config = self.tls.client(&key.source, &key.peers, deadline).await;
+        let config = config.map_err(|error| TunnelDialError { reason: error.reason(), detail: error.to_string() })?;
+        let stream = self.tcp(key).await?;
+        weft_identity::tls::connect(stream, config)
+            .await
+            .map_err(|error| TunnelDialError { reason: error.reason(), detail: error.to_string() })
+    }
+}
+
+/// The code for what the pool says.
+#[must_use]
+pub fn reason_of_pool(error: &PoolError<TunnelDialError>) -> Reason {
+    match error {
+        PoolError::Dial(DialFailure::Dial(error)) => error.reason,
+        PoolError::Dial(DialFailure::Handshake(_)) => Reason::TunnelFailed,
+        PoolError::Dial(DialFailure::Timeout) => Reason::TunnelTimeout,
+        PoolError::Open(OpenError::Refused { reason, .. }) => {
+            reason.as_deref().and_then(Reason::from_code).unwrap_or(Reason::PeerRefused)
+        }
+        PoolError::Open(OpenError::Stream(StreamError::PingTimeout)) => Reason::TunnelTimeout,
+        PoolError::Open(OpenError::Stream(_) | OpenError::Encode(_)) => Reason::TunnelFailed,
+        PoolError::Draining => Reason::Draining,
+    }
+}

@@ -1,0 +1,259 @@
+//! One data worker: the listeners of every pod, their connections, and a pool of tunnels, all on one thread.
+//!
+//! ```text
+//! control thread --WorkerCommand--> Worker --spawn_local--> accept_all (6 per pod)
+//!                                     |                        '--> one task per connection or tunnel
+//!                                     '--> pool driver, re-check on change, progress every 5 s
+//! ```
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weft_model::Reason;
+use weft_model::view::ConnectionRow;
+
+use crate::accept::{Ends, accept_all};
+use crate::environment::Environment;
+use crate::handover::{Family, WorkerListeners};
+use crate::inbound::{serve_plaintext, serve_tunnels};
+use crate::outbound::serve_outbound;
+use crate::pods::PodUid;
+use crate::served::ServedPod;
+use crate::shard::{Pod, Shard};
+use crate::sockets::Ask;
+use crate::telemetry::WorkerTelemetry;
+
+/// How often telemetry learns what long connections carry: one third of the usual 15 s between two scrapes.
+const PROGRESS: Duration = Duration::from_secs(5);
+/// Least rest between two re-checks of all connections. 10,000 connections take about 5 ms, so a mesh that changes all the
+/// time costs a quarter of a worker at most, and a policy takes effect within 20 ms.
+const RECHECK_REST: Duration = Duration::from_millis(20);
+/// How long connections that were cut may take to go, and idle tunnels to say GOAWAY, before the worker ends.
+const LAST_REST: Duration = Duration::from_millis(500);
+
+/// What the control thread tells a worker.
+#[derive(Debug)]
+pub enum WorkerCommand {
+    /// Serve this pod, new or changed: its new listeners take the place of the old ones.
+    AddPod {
+        /// The pod.
+        pod: ServedPod,
+        /// This worker's listeners there.
+        listeners: WorkerListeners,
+    },
+    /// End everything of this pod.
+    RemovePod {
+        /// Which pod.
+        uid: PodUid,
+    },
+    /// The answer to a question for sockets.
+    Sockets {
+        /// For which pod.
+        uid: PodUid,
+        /// Which family.
+        family: Family,
+        /// None: the pod is not there.
+        sockets: Vec<OwnedFd>,
+    },
+    /// Asks for the table of live connections.
+    Connections(oneshot::Sender<Vec<ConnectionRow>>),
+    /// Take nothing new, for any pod, until it is added again.
+    Retire,
+    /// Take nothing new, finish what is there, cut the rest at the deadline, then end.
+    Drain {
+        /// When.
+        deadline: Instant,
+    },
+}
+
+/// A worker, before it runs.
+pub struct Worker {
+    shard: Rc<Shard>,
+    mesh_changes: weft_runtime::shared::Reader<weft_model::Mesh>,
+    pods: HashMap<PodUid, Attendance>,
+    tasks: TaskTracker,
+    /// The pool's driver; its end is the end of all tunnels.
+    pool: tokio::task::JoinHandle<()>,
+}
+
+/// A pod that the worker attends to.
+struct Attendance {
+    pod: Rc<Pod>,
+    replaced: CancellationToken,
+}
+
+/// Why the loop of a worker goes on or ends.
+enum Next {
+    GoOn,
+    Drain(Instant),
+}
+
+impl Worker {
+    /// A worker. Must be made inside the thread's `LocalRuntime` or `LocalSet`: it spawns there.
+    #[must_use]
+    pub fn new(environment: Environment, telemetry: WorkerTelemetry, ask: Ask) -> Self {
+        let mesh_changes = environment.mesh.clone();
+        let (shard, driver) = Shard::new(environment, telemetry, ask);
+        let pool = tokio::task::spawn_local(driver.run());
+        Self { shard, mesh_changes, pods: HashMap::new(), tasks: TaskTracker::new(), pool }
+    }
+
+    /// Runs until it is drained, or until nobody can command it any more (then it ends at once).
+    pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
+        let mut progress = interval(PROGRESS);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes_end = false;
+        let mut recheck_at: Option<Instant> = None;
+        let mut checked_at = Instant::now();
+        let mut drain: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command.map(|command| self.obey(command)) {
+                    Some(Next::GoOn) => {}
+                    Some(Next::Drain(deadline)) => drain = Some(deadline),
+                    None => break,
+                },
+                changed = self.mesh_changes.changed(), if !changes_end => {
+                    changes_end = changed.is_err();
+                    recheck_at.get_or_insert(checked_at + RECHECK_REST);
+                }
+                () = sleep_until(recheck_at.unwrap_or(checked_at)), if recheck_at.is_some() => {
+                    recheck_at = None;
+                    checked_at = Instant::now();
+                    self.recheck();
+                }
+                _ = progress.tick() => self.shard.connections.report_progress(),
+                () = self.tasks.wait(), if drain.is_some() => break,
+                () = sleep_until(drain.unwrap_or(checked_at)), if drain.is_some() => break,
+            }
+        }
+        self.end().await;
+    }
+
+    fn recheck(&self) {
+        let cut = self.shard.mesh(|mesh| self.shard.connections.recheck(mesh));
+        if cut > 0 {
+            tracing::info!(cut, "connections cut: a policy or label changed");
+        }
+    }
+
+    fn obey(&mut self, command: WorkerCommand) -> Next {
+        match command {
+            WorkerCommand::AddPod { pod, listeners } => self.add(pod, listeners),
+            WorkerCommand::RemovePod { uid } => self.remove(&uid),
+            WorkerCommand::Sockets { uid, family, sockets } => {
+                if self.pods.contains_key(&uid) {
+                    self.shard.sockets.supply(&uid, family, sockets);
+                }
+            }
+            // Whoever asked may have gone meanwhile.
+            WorkerCommand::Connections(reply) => drop(reply.send(self.shard.connections.rows())),
+            WorkerCommand::Retire => self.retire(),
+            WorkerCommand::Drain { deadline } => {
+                self.retire();
+                self.tasks.close();
+                return Next::Drain(deadline);
+            }
+        }
+        Next::GoOn
+    }
+
+    fn add(&mut self, served: ServedPod, listeners: WorkerListeners) {
+        let uid = served.info.uid.clone();
+        let old = self.pods.remove(&uid);
+        // Tunnels and connections of the pod go on over a new hand-over, unless this agent had retired from it.
+        let token =
+            |kept: Option<&CancellationToken>| kept.filter(|token| !token.is_cancelled()).cloned().unwrap_or_default();
+        let retired = token(old.as_ref().map(|old| &old.pod.retired));
+        let gone = token(old.as_ref().map(|old| &old.pod.gone));
+        let attendance = Attendance { pod: Rc::new(Pod { served, retired, gone }), replaced: CancellationToken::new() };
+        self.listen(&attendance, listeners);
+        // After the new ones stand, so that no moment is without.
+        if let Some(old) = old {
+            old.replaced.cancel();
+        }
+        self.pods.insert(uid, attendance);
+    }
+
+    fn listen(&self, attendance: &Attendance, listeners: WorkerListeners) {
+        let (shard, pod, tasks) = (&self.shard, &attendance.pod, &self.tasks);
+        for listener in listeners.outbound {
+            let (shard, pod, tracker) = (shard.clone(), pod.clone(), tasks.clone());
+            self.accept(attendance, listener, move |stream, client| {
+                tracker.spawn_local(serve_outbound(shard.clone(), pod.clone(), stream, client));
+            });
+        }
+        for listener in listeners.inbound {
+            let (shard, pod, tracker) = (shard.clone(), pod.clone(), tasks.clone());
+            self.accept(attendance, listener, move |stream, client| {
+                tracker.spawn_local(serve_plaintext(shard.clone(), pod.clone(), stream, client));
+            });
+        }
+        for listener in listeners.hbone {
+            let (shard, pod, tracker) = (shard.clone(), pod.clone(), tasks.clone());
+            self.accept(attendance, listener, move |stream, client| {
+                tracker.spawn_local(serve_tunnels(shard.clone(), pod.clone(), stream, client, tracker.clone()));
+            });
+        }
+    }
+
+    fn accept(
+        &self,
+        attendance: &Attendance,
+        listener: std::net::TcpListener,
+        take: impl Fn(TcpStream, SocketAddr) + 'static,
+    ) {
+        let ends = Ends { replaced: attendance.replaced.clone(), retired: attendance.pod.retired.clone() };
+        // A blocking listener would stop the whole worker; the capture half makes none.
+        match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+            Ok(listener) => {
+                self.tasks.spawn_local(accept_all(listener, ends, take));
+            }
+            Err(error) => {
+                tracing::error!(pod = %attendance.pod.info().uid, %error, "a listener of this pod is not served")
+            }
+        }
+    }
+
+    fn remove(&mut self, uid: &PodUid) {
+        if let Some(attendance) = self.pods.remove(uid) {
+            attendance.pod.retired.cancel();
+            attendance.pod.gone.cancel();
+        }
+        self.shard.connections.cut_pod(uid, Reason::WorkloadGone);
+        self.shard.pool.retire_where(|key| key.pod == *uid);
+        self.shard.sockets.forget(uid);
+    }
+
+    fn retire(&self) {
+        self.pods.values().for_each(|attendance| attendance.pod.retired.cancel());
+    }
+
+    /// Cuts what is left and lets the cut be seen: resets on both sides, GOAWAY on idle tunnels.
+    async fn end(mut self) {
+        self.retire();
+        self.tasks.close();
+        let cut = self.shard.connections.cut_all(Reason::Draining);
+        if cut > 0 {
+            tracing::info!(cut, "connections cut: they outlived the drain deadline");
+        }
+        self.pods.values().for_each(|attendance| attendance.pod.gone.cancel());
+        self.shard.pool.drain();
+        let ended = timeout(LAST_REST, async {
+            self.tasks.wait().await;
+            // An error is a panic of the driver, which the panic hook has logged.
+            let _ = (&mut self.pool).await;
+        });
+        if ended.await.is_err() {
+            self.pool.abort();
+        }
+    }
+}
