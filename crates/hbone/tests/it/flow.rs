@@ -173,3 +173,41 @@ async fn a_sender_is_held_back_by_a_peer_that_does_not_read() {
     // The stream's window, and what may wait on this side.
     assert!(sent <= (2 << 20) + weft_hbone::tunnel::BACKLOG_LIMIT + block.len(), "{sent}");
 }
+
+/// The peer's window is wide open, but its transport takes nothing: what waits on this side is bounded all the same.
+#[tokio::test]
+async fn a_stuck_transport_holds_its_senders_back() {
+    const TRANSPORT: usize = 64 << 10;
+    let (near, far) = duplex(TRANSPORT);
+    let (opened, move_no_more) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(async move {
+        let mut server = weft_hbone::server::handshake(far, &ConnectionSettings::default()).await.unwrap();
+        let tunnel = server.accept().await.unwrap().unwrap().accept(None).unwrap();
+        tokio::select! {
+            _ = server.accept() => panic!("nothing comes"),
+            _ = move_no_more => {}
+        }
+        std::future::pending::<()>().await;
+        drop((server, tunnel));
+    });
+    let (connection, _driver) = start_client(near).await;
+    let mut tunnel = within(connection.open(&head())).await.unwrap();
+    opened.send(()).unwrap();
+    let (mut sent, block) = (0, vec![0; 16 << 10]);
+    while let Ok(written) = tokio::time::timeout(Duration::from_millis(100), tunnel.write(&block)).await {
+        sent += written.unwrap();
+    }
+    assert!(sent <= weft_hbone::tunnel::BACKLOG_LIMIT + TRANSPORT + 4 * block.len(), "{sent}");
+    server.abort();
+}
+
+/// Memory of a relay at rest: 10,000 of them are to cost less than ztunnel's 6.2 KB each (`datapath.md` section 5).
+#[tokio::test]
+async fn a_relay_at_rest_is_small() {
+    let (app, _client) = tcp_pair().await;
+    let (tunnel, _far) = crate::harness::tunnel_pair().await;
+    let (buffers, traffic) = (Buffers::new(), Traffic::default());
+    let relay = relay_tunnel(app, tunnel, &buffers, &traffic, std::future::pending::<()>());
+    let size = size_of_val(&relay);
+    assert!(size <= 1536, "{size} bytes");
+}
