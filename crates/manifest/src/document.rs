@@ -141,3 +141,6 @@ fn unfold(place: Place, mut value: Value, found: &mut Vec<Result<Document, Findi
 fn refusal(place: Place, problem: String) -> Finding {
     Finding { place, severity: Severity::Error, object: String::new(), field: String::new(), problem }
 }
+
+#[cfg(test)]
+mod tests;

@@ -265,9 +265,19 @@ fn alternatives(words: &[&str]) -> String {
     }
 }
 
-/// The known word that was probably meant: equal but for case, or at most two edits away.
+/// The known word that was probably meant: equal but for case, the same letters in another order, or at most two edits away.
 fn similar<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let distance_of = |candidate: &&&str| distance(&word.to_lowercase(), &candidate.to_lowercase());
+    let letters = |word: &str| {
+        let mut bytes = word.to_lowercase().into_bytes();
+        bytes.sort_unstable();
+        bytes
+    };
+    let distance_of = |candidate: &&&str| {
+        if letters(word) == letters(candidate) {
+            return usize::from(!word.eq_ignore_ascii_case(candidate));
+        }
+        distance(&word.to_lowercase(), &candidate.to_lowercase())
+    };
     let nearest = known.iter().min_by_key(distance_of)?;
     let limit = if nearest.len() < 5 { 1 } else { 2 };
     (distance_of(&nearest) <= limit).then_some(*nearest)

@@ -227,3 +227,6 @@ pub(crate) fn name(path: &Path) -> Arc<str> {
 fn cannot_read(error: &io::Error) -> String {
     format!("cannot be read: {error}")
 }
+
+#[cfg(test)]
+mod tests;

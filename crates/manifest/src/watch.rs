@@ -256,3 +256,6 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
 fn matters(event: &notify::Event) -> bool {
     !matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,7 @@ pub struct Owner {
     pub name: String,
 }
 
-/// Fields of `ObjectMeta` (Kubernetes 1.34, and those that older servers wrote).
+/// Fields of `ObjectMeta` (Kubernetes 1.37, and those that older servers wrote).
 const FIELDS: [&str; 16] = [
     "annotations",
     "clusterName",

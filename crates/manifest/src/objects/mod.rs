@@ -1,7 +1,7 @@
 //! Kubernetes objects with just what Weft reads of them.
 //!
 //! Kinds of our own are read strictly. In kinds of Kubernetes an unknown field is a fault where a misspelt one would
-//! silently lose meaning (metadata, specs, slices: the full lists of Kubernetes 1.34 stand beside each reader); what
+//! silently lose meaning (metadata, specs, slices: the full lists up to Kubernetes 1.37 stand beside each reader); what
 //! machines write (status) may grow with the versions of Kubernetes.
 
 mod cluster;
@@ -14,6 +14,8 @@ mod selector;
 mod service;
 mod set;
 mod slice;
+#[cfg(test)]
+mod tests;
 
 pub use cluster::{Namespace, Node, REGION_LABEL, SUBZONE_LABEL, ServiceAccount, ZONE_LABEL};
 pub use kind::{Kind, ObjectKey, WEFT_GROUP};

@@ -165,8 +165,8 @@ fn ready(conditions: &At<'_>) -> Option<bool> {
 const STATUS_FIELDS_READ: [&str; 8] =
     ["conditions", "phase", "podIP", "podIPs", "hostIP", "hostIPs", "containerStatuses", "observedGeneration"];
 
-/// Fields of `PodSpec` (Kubernetes 1.34; `workloadRef` of 1.35).
-const SPEC_FIELDS: [&str; 42] = [
+/// Fields of `PodSpec` (every field of Kubernetes 1.33 to 1.37, compared with its OpenAPI by way of k8s-openapi 0.29).
+const SPEC_FIELDS: [&str; 44] = [
     "activeDeadlineSeconds",
     "affinity",
     "automountServiceAccountToken",
@@ -175,6 +175,7 @@ const SPEC_FIELDS: [&str; 42] = [
     "dnsPolicy",
     "enableServiceLinks",
     "ephemeralContainers",
+    "evictionResponders",
     "hostAliases",
     "hostIPC",
     "hostNetwork",
@@ -198,6 +199,7 @@ const SPEC_FIELDS: [&str; 42] = [
     "runtimeClassName",
     "schedulerName",
     "schedulingGates",
+    "schedulingGroup",
     "securityContext",
     "serviceAccount",
     "serviceAccountName",
@@ -211,7 +213,7 @@ const SPEC_FIELDS: [&str; 42] = [
     "workloadRef",
 ];
 
-/// Fields of `Container` (Kubernetes 1.34).
+/// Fields of `Container` (Kubernetes 1.34 to 1.37).
 const CONTAINER_FIELDS: [&str; 25] = [
     "args",
     "command",

@@ -65,7 +65,7 @@ pub enum TrafficDistribution {
     SameNode,
 }
 
-/// Fields of `ServiceSpec` (Kubernetes 1.34).
+/// Fields of `ServiceSpec` (Kubernetes 1.33 to 1.37).
 const SPEC_FIELDS: [&str; 20] = [
     "allocateLoadBalancerNodePorts",
     "clusterIP",
