@@ -212,3 +212,6 @@ impl CertificateError {
         Reason::NoCertificate
     }
 }
+
+#[cfg(test)]
+mod tests;

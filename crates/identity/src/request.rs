@@ -217,3 +217,6 @@ impl RequestError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

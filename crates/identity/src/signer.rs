@@ -331,3 +331,6 @@ impl SignError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -299,3 +299,6 @@ impl From<VerifyError> for rustls::Error {
         Self::InvalidCertificate(kind)
     }
 }
+
+#[cfg(test)]
+mod tests;

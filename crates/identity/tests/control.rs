@@ -11,8 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
+use weft_identity::clock::{self, Clock};
 use weft_identity::control::{
-    ControlConnector, ControlError, ControlRoots, ControlSecurity, Incoming, Resolve, serving_config, system_resolver,
+    ControlConnector, ControlError, ControlRoots, ControlSecurity, Incoming, Resolve, ServingSource, system_resolver,
 };
 use weft_identity::request::VerifiedRequest;
 use weft_identity::signer::{DEFAULT_ROOT_TTL, LeafLifetime, RootMaterial, Signer};
@@ -58,12 +59,14 @@ async fn bench(tls: bool) -> Bench {
     let root = RootMaterial::create("cluster.local", DEFAULT_ROOT_TTL, now).unwrap();
     let signer = Signer::load(&root.certificate_pem, &root.key_pem, None, LeafLifetime::default(), now).unwrap();
     let signer = Arc::new(signer);
-    let names = ["xds.weft-system.svc".to_owned()];
-    let serving = signer.serving(&names, &[IpAddr::V4(Ipv4Addr::LOCALHOST)], HOUR, now).unwrap();
-    let config = serving_config(&serving).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let incoming = Incoming::new(listener, move || tls.then(|| config.clone()));
+    let incoming = if tls {
+        let (names, addresses) = (vec!["xds.weft-system.svc".to_owned()], vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+        Incoming::tls(listener, ServingSource::new(signer.clone(), names, addresses, clock::system()).unwrap())
+    } else {
+        Incoming::plaintext(listener)
+    };
     let service = IstioCertificateServiceServer::new(Signs(signer.clone()));
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -160,4 +163,29 @@ async fn strangers_do_not_hold_up_the_port() {
     assert_eq!(answer.first(), Some(&21), "a TLS alert, then the end: {answer:?}");
     let good = authority(tls(bench.roots.path(), None), system_resolver(), &format!("http://{}", bench.address));
     assert_eq!(sign(&good, "shop").await.unwrap().len(), 2);
+}
+
+/// A clock that the test sets.
+#[derive(Debug)]
+struct Set(std::sync::Mutex<SystemTime>);
+
+impl Clock for Set {
+    fn now(&self) -> SystemTime {
+        *self.0.lock().unwrap()
+    }
+}
+
+#[test]
+fn the_serving_certificate_is_renewed_after_half_its_life() {
+    let start = SystemTime::now();
+    let root = RootMaterial::create("cluster.local", DEFAULT_ROOT_TTL, start).unwrap();
+    let signer = Signer::load(&root.certificate_pem, &root.key_pem, None, LeafLifetime::default(), start).unwrap();
+    let clock = Arc::new(Set(std::sync::Mutex::new(start)));
+    let mut source = ServingSource::new(Arc::new(signer), vec!["a.test".to_owned()], vec![], clock.clone()).unwrap();
+    let (first, end) = (source.config(), source.validity().not_after);
+    *clock.0.lock().unwrap() = start + 11 * HOUR;
+    assert!(Arc::ptr_eq(&first, &source.config()));
+    *clock.0.lock().unwrap() = start + 13 * HOUR;
+    assert!(!Arc::ptr_eq(&first, &source.config()));
+    assert!(source.validity().not_after > end);
 }

@@ -6,8 +6,10 @@
 
 mod client;
 mod server;
+mod serving;
 
 pub use client::{
     ControlConnector, ControlError, ControlRoots, ControlSecurity, ControlStream, Resolve, Resolving, system_resolver,
 };
-pub use server::{Incoming, ServerConnection, serving_config};
+pub use server::{Incoming, ServerConnection};
+pub use serving::{ServingError, ServingSource};

@@ -15,8 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::signer::Serving;
-use crate::tls::{self, TlsError};
+use crate::control::serving::ServingSource;
 
 /// A handshake that takes longer is no agent of ours: one round trip and a millisecond of arithmetic.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -28,30 +27,38 @@ const HANDSHAKES: usize = 256;
 /// How long to pause after the system refused to accept (out of descriptors): trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The TLS configuration for a serving certificate; asks the client for none.
-///
-/// # Errors
-/// Not with a certificate from [`Signer::serving`](crate::signer::Signer::serving); stated so that nothing panics.
-pub fn serving_config(serving: &Serving) -> Result<Arc<ServerConfig>, TlsError> {
-    tls::control_server_config(serving.certified.clone())
-}
-
 type Handshake = Pin<Box<dyn Future<Output = Option<ServerConnection>> + Send>>;
 
 /// Accepts, shakes hands with many at once, and yields the connections that are ready. Never ends, and never yields an error:
 /// a failed handshake is that peer's matter and only logged.
 pub struct Incoming {
     listener: TcpListener,
-    config: Box<dyn FnMut() -> Option<Arc<ServerConfig>> + Send>,
+    security: Security,
     handshakes: FuturesUnordered<Handshake>,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
+/// What is spoken on the port.
+enum Security {
+    Tls(ServingSource),
+    Plaintext,
+}
+
 impl Incoming {
-    /// `config` is asked for every connection, so a renewed certificate needs no restart. `None` means plain TCP, which only an
-    /// explicit setting may ask for.
-    pub fn new(listener: TcpListener, config: impl FnMut() -> Option<Arc<ServerConfig>> + Send + 'static) -> Self {
-        Self { listener, config: Box::new(config), handshakes: FuturesUnordered::new(), pause: None }
+    /// TLS with the certificate of `source`, which is asked for every connection, so that renewal needs no restart.
+    #[must_use]
+    pub fn tls(listener: TcpListener, source: ServingSource) -> Self {
+        Self::new(listener, Security::Tls(source))
+    }
+
+    /// No protection: tokens pass in the clear. Only when the user says so.
+    #[must_use]
+    pub fn plaintext(listener: TcpListener) -> Self {
+        Self::new(listener, Security::Plaintext)
+    }
+
+    fn new(listener: TcpListener, security: Security) -> Self {
+        Self { listener, security, handshakes: FuturesUnordered::new(), pause: None }
     }
 
     /// Takes new connections while there is room; the listener has the waker when it returns with room left.
@@ -66,7 +73,10 @@ impl Incoming {
             match self.listener.poll_accept(context) {
                 Poll::Pending => return,
                 Poll::Ready(Ok((stream, peer))) => {
-                    let config = (self.config)();
+                    let config = match &mut self.security {
+                        Security::Tls(source) => Some(source.config()),
+                        Security::Plaintext => None,
+                    };
                     self.handshakes.push(Box::pin(handshake(stream, peer, config)));
                 }
                 Poll::Ready(Err(error)) => {

@@ -1,0 +1,80 @@
+//! The control plane's own certificate: issued by its own CA, for the names that agents call it by, renewed in time.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+
+use crate::certificate::Validity;
+use crate::clock::SharedClock;
+use crate::signer::{SignError, Signer};
+use crate::tls::{self, TlsError};
+
+/// One day: renewal costs a millisecond, and a process that runs on a wrong clock is noticed soon.
+const TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Always has a valid serving certificate; makes the next one when the first connection after half life comes.
+#[derive(Debug)]
+pub struct ServingSource {
+    signer: Arc<Signer>,
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    clock: SharedClock,
+    config: Arc<ServerConfig>,
+    validity: Validity,
+}
+
+impl ServingSource {
+    /// A source for these DNS names and addresses, with its first certificate.
+    ///
+    /// # Errors
+    /// When a name is no DNS name, or the CA cannot sign.
+    pub fn new(
+        signer: Arc<Signer>,
+        names: Vec<String>,
+        addresses: Vec<IpAddr>,
+        clock: SharedClock,
+    ) -> Result<Self, ServingError> {
+        let (config, validity) = issue(&signer, &names, &addresses, &clock)?;
+        Ok(Self { signer, names, addresses, clock, config, validity })
+    }
+
+    /// The configuration to accept the next connection with.
+    pub fn config(&mut self) -> Arc<ServerConfig> {
+        if self.clock.now() >= self.validity.half_life() {
+            match issue(&self.signer, &self.names, &self.addresses, &self.clock) {
+                Ok((config, validity)) => (self.config, self.validity) = (config, validity),
+                // Agents refuse it once it has expired, and say so.
+                Err(error) => tracing::error!(%error, "cannot renew the control plane's certificate"),
+            }
+        }
+        self.config.clone()
+    }
+
+    /// When the certificate in use begins and ends.
+    #[must_use]
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+}
+
+fn issue(
+    signer: &Signer,
+    names: &[String],
+    addresses: &[IpAddr],
+    clock: &SharedClock,
+) -> Result<(Arc<ServerConfig>, Validity), ServingError> {
+    let serving = signer.serving(names, addresses, TTL, clock.now())?;
+    Ok((tls::control_server_config(serving.certified.clone())?, serving.validity()))
+}
+
+/// There is no certificate for the control plane.
+#[derive(Debug, thiserror::Error)]
+#[error("the control plane's certificate: {0}")]
+pub enum ServingError {
+    /// The CA cannot sign it.
+    Sign(#[from] SignError),
+    /// It cannot be used.
+    Tls(#[from] TlsError),
+}
