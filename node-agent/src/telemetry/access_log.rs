@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use weft_model::Workload;
 
 use super::record::{ConnectionRecord, Direction};
+use super::refusals::Refusals;
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -27,6 +28,7 @@ pub enum LogFormat {
 #[derive(Debug)]
 pub struct AccessLog<W> {
     records: mpsc::Receiver<ConnectionRecord>,
+    refusals: Refusals,
     format: LogFormat,
     out: W,
 }
@@ -34,7 +36,12 @@ pub struct AccessLog<W> {
 impl<W: Write> AccessLog<W> {
     /// A writer of everything in the queue.
     pub fn new(records: mpsc::Receiver<ConnectionRecord>, format: LogFormat, out: W) -> Self {
-        Self { records, format, out }
+        Self { records, refusals: Refusals::default(), format, out }
+    }
+
+    /// What the writer saw refused lately.
+    pub fn refusals(&self) -> Refusals {
+        self.refusals.clone()
     }
 
     /// Writes until every worker is gone. Takes what is there in one go, so that many lines are one write.
@@ -46,6 +53,7 @@ impl<W: Write> AccessLog<W> {
         while self.records.recv_many(&mut batch, BATCH).await > 0 {
             text.clear();
             for record in batch.drain(..) {
+                self.refusals.note(&record);
                 match self.format {
                     LogFormat::Text => text_line(&mut text, &record),
                     LogFormat::Json => text.push_str(&json_line(&record).to_string()),

@@ -7,6 +7,7 @@ mod access_log;
 mod collector;
 mod edge;
 mod record;
+mod refusals;
 mod security;
 #[cfg(test)]
 mod tests;
@@ -15,5 +16,6 @@ mod worker;
 pub use access_log::{AccessLog, LogFormat};
 pub use edge::{EdgeKey, Party};
 pub use record::{ConnectionRecord, Direction};
+pub use refusals::{Refusals, row};
 pub use security::Security;
 pub use worker::{Telemetry, WorkerTelemetry};

@@ -89,7 +89,10 @@ async fn a_line_says_who_and_why() {
     telemetry.worker().refused(refused);
     drop(telemetry);
     let mut out = Vec::new();
-    AccessLog::new(lines, LogFormat::Text, &mut out).run().await;
+    let log = AccessLog::new(lines, LogFormat::Text, &mut out);
+    let refusals = log.refusals();
+    log.run().await;
+    assert_eq!(refusals.rows()[0].reason.as_deref(), Some("connect-refused"));
     let line = String::from_utf8(out).unwrap();
     assert!(
         line.starts_with("access verdict=refused reason=connect-refused direction=outbound src.addr=10.0.0.1:1000 ")

@@ -1,0 +1,13 @@
+//! The control thread of the proxy half: the stream from the control plane, certificates, reports, admin pages, and the
+//! wiring of all of it to the data workers. Nothing here touches a connection.
+
+mod certificates;
+mod plane;
+mod proxy_half;
+mod report;
+mod resolve;
+mod sections;
+
+pub use certificates::Certificates;
+pub use plane::ControlPlane;
+pub use proxy_half::run_proxy;

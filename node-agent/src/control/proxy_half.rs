@@ -1,0 +1,229 @@
+//! The proxy half: makes every part, joins them, and ends them in order.
+//!
+//! ```text
+//! signals -> drain            control thread                          data workers
+//!   xDS stream -> Writer<Mesh> ------------------- Reader<Mesh> ------> decide, admit
+//!   certificate store <- Dispatcher <- handover    Store ------------> TLS
+//!   reporter -> control plane     '----- WorkerCommand --------------> listeners, sockets
+//!   admin, metrics, access log <------------------ counters, records --'
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use weft_identity::store::{Settings, StoreMetrics};
+use weft_identity::{RemoteAuthority, Store};
+use weft_model::Mesh;
+use weft_runtime::admin::{Admin, Exposure, bind};
+use weft_runtime::metrics::Registry;
+use weft_runtime::readiness::Readiness;
+use weft_runtime::shared::{self, Reader};
+use weft_runtime::signals::Signals;
+use weft_runtime::threads::{self, Worker as Thread};
+use weft_runtime::{drain, logging};
+use weft_wire::ca::CaClient;
+use weft_wire::delta::{DeltaStream, StreamStatus};
+use weft_wire::report::Reporter;
+
+use super::certificates::Certificates;
+use super::plane::ControlPlane;
+use super::report::report;
+use super::sections::{Sources, register};
+use crate::config::{CommonOptions, ProxyOptions};
+use crate::dispatch::{Dispatcher, SocketQuestion, ask_through, nobody_served};
+use crate::environment::{Environment, ProxySettings, local_address};
+use crate::handover::{HandoverClient, Hello};
+use crate::node_info::NodeInfo;
+use crate::telemetry::{AccessLog, Telemetry};
+use crate::worker::{Worker, WorkerCommand};
+
+/// Runs the proxy half until a signal comes, then drains it.
+///
+/// # Errors
+/// When it cannot start: an address is taken, the settings contradict each other, a thread cannot be had.
+pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: logging::Handle) -> anyhow::Result<()> {
+    weft_identity::tls::install_default_provider();
+    let mut signals = Signals::new()?;
+    let registry = Registry::new("weft-node-agent", env!("CARGO_PKG_VERSION"));
+    let readiness = Readiness::new();
+    let plane = ControlPlane::new(&options.control_plane, &common.node)?;
+    let node = Arc::new(node_info(&common, &options));
+    let mut tasks = JoinSet::new();
+
+    let (mut mesh, mesh_reader) = shared::channel(Mesh::default());
+    let (stream, status) = DeltaStream::new(plane.discovery.clone(), plane.stream());
+    tasks.spawn_local(async move {
+        stream.run(|batch| mesh.update(|mesh| mesh.apply(batch.changes))).await;
+    });
+
+    let authority = Arc::new(RemoteAuthority::new(CaClient::new(plane.authority.clone(), plane.credentials.clone())));
+    let clock = weft_identity::clock::system();
+    let (store, driver) =
+        Store::new(authority, Settings::default(), clock, StdRng::from_rng(&mut rand::rng()), StoreMetrics::new(&registry));
+    tasks.spawn_local(driver.run());
+
+    let (telemetry, lines) = Telemetry::new();
+    registry.register(|registry| registry.register_collector(Box::new(telemetry.clone())));
+    let log = AccessLog::new(lines, options.access_log, std::io::stdout());
+    let refusals = log.refusals();
+    let writer = tokio::task::spawn_local(log.run());
+
+    let certificates = Certificates::new(store.clone());
+    let (served_writer, served) = nobody_served();
+    let environment = Environment {
+        mesh: mesh_reader.clone(),
+        credentials: Arc::new(certificates.clone()),
+        served: served.clone(),
+        node: node.clone(),
+        settings: Arc::new(ProxySettings { connect_timeout: options.connect_timeout, ..ProxySettings::default() }),
+        original_destination: local_address,
+    };
+    let (questions, asked) = mpsc::unbounded_channel();
+    let (threads, workers) = start_workers(&environment, &telemetry, &questions, options.worker_count())?;
+
+    let sources = Sources {
+        node: node.clone(),
+        mesh: mesh_reader,
+        served: served.clone(),
+        store,
+        stream: status.clone(),
+        refusals,
+        workers: workers.clone(),
+        settings: shown_settings(&common, &options),
+        control_plane: options.control_plane.xds_address.to_string(),
+    };
+    let admin = register(Admin::new(readiness.clone(), registry).logging(logging), &sources);
+    let (pages, page_watch) = drain::channel();
+    serve_pages(&mut tasks, admin, &options, page_watch).await?;
+
+    let reporter = Reporter::new(plane.discovery.clone(), plane.credentials.clone());
+    tasks.spawn_local(report(reporter, node.clone(), served, status.clone()));
+    let (hello, handover) = (Hello { workers: threads.len(), ..Hello::default() }, common.handover.clone());
+    let gate = (readiness.wait_for("control plane: first answer"), readiness.wait_for("capture half: first pods"));
+    let commands = workers.clone();
+    tasks.spawn_local(async move {
+        wait_for_mesh(status).await;
+        drop(gate.0);
+        let (events, handle) = HandoverClient::connect_when_there(&handover, hello);
+        let dispatcher = Dispatcher::new(node, commands, handle, served_writer, certificates);
+        dispatcher.on_first_snapshot(gate.1).run(events, asked).await;
+    });
+
+    let ended = wait_for_the_end(&mut signals, &mut tasks).await;
+    finish(threads, workers, options.drain_deadline).await;
+    tasks.shutdown().await;
+    drop((telemetry, environment));
+    let _outcome = pages.drain(std::time::Duration::from_secs(1)).await;
+    // Every worker is gone, so the queue ends and with it the writer.
+    let _written = tokio::time::timeout(std::time::Duration::from_secs(1), writer).await;
+    ended
+}
+
+fn node_info(common: &CommonOptions, options: &ProxyOptions) -> NodeInfo {
+    NodeInfo {
+        name: common.node.as_str().into(),
+        network: options.control_plane.network.as_str().into(),
+        cluster: options.control_plane.cluster.as_str().into(),
+        trust_domain: options.control_plane.trust_domain.as_str().into(),
+    }
+}
+
+type Workers = (Vec<Thread<()>>, Vec<mpsc::UnboundedSender<WorkerCommand>>);
+
+fn start_workers(
+    environment: &Environment,
+    telemetry: &Telemetry,
+    questions: &mpsc::UnboundedSender<SocketQuestion>,
+    count: usize,
+) -> Result<Workers, threads::SpawnError> {
+    let mut workers = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for number in 0..count {
+        let (commands, orders) = mpsc::unbounded_channel();
+        let (environment, telemetry, questions) = (environment.clone(), telemetry.worker(), questions.clone());
+        let thread = threads::spawn(&format!("worker-{number}"), move || {
+            Worker::new(environment, telemetry, ask_through(questions, number)).run(orders)
+        })?;
+        workers.0.push(thread);
+        workers.1.push(commands);
+    }
+    Ok(workers)
+}
+
+async fn serve_pages(
+    tasks: &mut JoinSet<()>,
+    admin: Admin,
+    options: &ProxyOptions,
+    watch: drain::Watch,
+) -> anyhow::Result<()> {
+    let listeners = [
+        (options.admin, "--admin", Exposure::Everything),
+        (options.metrics, "--metrics", Exposure::Observers),
+        (options.health, "--health", Exposure::Observers),
+    ];
+    for (address, setting, exposure) in listeners {
+        let listener = bind(address, setting).await?;
+        tasks.spawn_local(admin.clone().serve(listener, exposure, watch.clone()));
+    }
+    Ok(())
+}
+
+/// No pod is captured by a proxy that knows nothing: its connections would only wait and fail
+/// (`ambient-wire.md` section 7, "Start gate").
+async fn wait_for_mesh(mut status: Reader<StreamStatus>) {
+    if status.wait_until(StreamStatus::is_ready).await.is_err() {
+        // The stream's task is gone: the program ends.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A signal ends the program well; a task that ended by itself does not.
+async fn wait_for_the_end(signals: &mut Signals, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+    tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(?signal, "draining");
+            Ok(())
+        }
+        Some(task) = tasks.join_next() => match task {
+            Ok(()) => Err(anyhow::anyhow!("a task of the control thread ended")),
+            Err(error) => Err(anyhow::anyhow!("a task of the control thread failed: {error}")),
+        },
+    }
+}
+
+async fn finish(
+    threads: Vec<Thread<()>>,
+    workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+    patience: std::time::Duration,
+) {
+    let deadline = Instant::now() + patience;
+    for worker in &workers {
+        // A worker that ended already has nothing to drain.
+        let _ended = worker.send(WorkerCommand::Drain { deadline });
+    }
+    for mut thread in threads {
+        if let Err(error) = thread.join().await {
+            tracing::error!(%error, "a worker did not end well");
+        }
+    }
+}
+
+fn shown_settings(common: &CommonOptions, options: &ProxyOptions) -> BTreeMap<String, String> {
+    let plane = &options.control_plane;
+    let shown = [
+        ("node", common.node.clone()),
+        ("cluster", plane.cluster.clone()),
+        ("network", plane.network.clone()),
+        ("trust domain", plane.trust_domain.clone()),
+        ("workers", options.worker_count().to_string()),
+        ("drain deadline", humantime::format_duration(options.drain_deadline).to_string()),
+        ("connect timeout", humantime::format_duration(options.connect_timeout).to_string()),
+        ("token file", plane.token_file.display().to_string()),
+        ("roots", plane.roots.display().to_string()),
+    ];
+    shown.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

@@ -1,0 +1,65 @@
+//! Tells the control plane which pods accept tunnels here. Level-triggered: every report is the whole list, sent when it
+//! changes and whenever a stream stands anew, so a lost one or a restarted server costs nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_runtime::backoff::{Backoff, Settings};
+use weft_runtime::shared::Reader;
+use weft_wire::delta::StreamStatus;
+use weft_wire::report::{Report, Reported, Reporter};
+
+use crate::node_info::NodeInfo;
+use crate::served::Served;
+
+/// Pauses after a report that did not arrive. Until it does, new pods are spoken to in plaintext (permissive) or not at
+/// all (strict), so the first ones are short.
+const PAUSE: Settings =
+    Settings { initial: Duration::from_millis(100), cap: Duration::from_secs(5), factor: 2.0, jitter: 0.3 };
+
+/// Reports for as long as the program lives.
+pub(super) async fn report(
+    reporter: Reporter,
+    node: Arc<NodeInfo>,
+    mut served: Reader<Served>,
+    mut stream: Reader<StreamStatus>,
+) {
+    let mut backoff = Backoff::new(PAUSE);
+    loop {
+        let streams = stream.load().streams;
+        let report = report_of(&node, &served.load());
+        match reporter.report(&report).await {
+            Ok(Reported::Accepted { refused }) => {
+                backoff.reset();
+                for (uid, why) in refused {
+                    tracing::warn!(%uid, why, "the control plane does not believe that this pod runs here");
+                }
+                tokio::select! {
+                    changed = served.changed() => if changed.is_err() { return },
+                    anew = stream.wait_until(|status| status.streams != streams && status.connected) => {
+                        if anew.is_err() { return }
+                    }
+                }
+            }
+            Ok(Reported::Unsupported) => {
+                tracing::info!("this control plane takes no reports; it must learn of captured pods by itself");
+                if stream.wait_until(|status| status.streams != streams && status.connected).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                let delay = backoff.next_delay(&mut rand::rng());
+                tracing::warn!(%error, retry_in = ?delay, "report of captured pods did not arrive");
+                tokio::time::sleep(delay).await;
+            }
+        }
+    }
+}
+
+/// Pods that leave the mesh still accept tunnels of peers that have not heard of it, but are not offered any more.
+fn report_of(node: &NodeInfo, served: &Served) -> Report {
+    let staying = served.pods().filter(|pod| !pod.leaving);
+    let mut captured: Vec<_> = staying.map(|pod| node.workload_uid(&pod.info)).collect();
+    captured.sort();
+    Report { node: node.name.to_string(), captured, agent_version: env!("CARGO_PKG_VERSION").to_owned() }
+}
