@@ -2,5 +2,6 @@
 //!
 //! `source` (what is written) -> `translate` (what it means; pure) -> catalog -> delta ADS.
 
+pub mod config;
 pub mod source;
 pub mod translate;
