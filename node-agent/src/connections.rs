@@ -18,9 +18,8 @@ use weft_model::view::ConnectionRow;
 use weft_model::workload::{Uid, Workload};
 use weft_model::{Mesh, Reason};
 
-use crate::connection_row::row_of;
 use crate::pods::PodUid;
-use crate::telemetry::{ConnectionRecord, Direction, WorkerTelemetry};
+use crate::telemetry::{ConnectionRecord, Direction, WorkerTelemetry, row};
 
 /// All live connections of one worker.
 pub struct Connections {
@@ -144,11 +143,11 @@ impl Connections {
     #[must_use]
     pub fn rows(&self) -> Vec<ConnectionRow> {
         let live = self.live.borrow();
-        let row = |shared: &Shared| {
+        let of = |shared: &Shared| {
             let (sent, received) = shared.bytes();
-            ConnectionRow { sent, received, ..row_of(&shared.record.borrow()) }
+            ConnectionRow { sent, received, ..row(&shared.record.borrow()) }
         };
-        live.values().map(|entry| row(&entry.shared)).collect()
+        live.values().map(|entry| of(&entry.shared)).collect()
     }
 
     /// Tells telemetry what long connections have carried since the last time.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
+use weft_runtime::readiness::Guard;
 use weft_runtime::shared::{Reader, Writer, channel};
 
 use crate::handover::{Event, Family, HandoverHandle, PodInfo, WorkerListeners};
@@ -58,6 +59,8 @@ pub struct Dispatcher<O> {
     /// Pods that the current conversation has named.
     named: HashSet<PodUid>,
     reported: HashMap<PodUid, u64>,
+    /// Dropped when the capture half has named every pod for the first time.
+    first_snapshot: Option<Guard>,
 }
 
 /// An empty list of served pods: the writer for the [`Dispatcher`], the reader for everybody else.
@@ -76,7 +79,13 @@ impl<O: PodObserver> Dispatcher<O> {
         observer: O,
     ) -> Self {
         let (asked, named, reported) = (HashMap::new(), HashSet::new(), HashMap::new());
-        Self { node, workers, handover, served, observer, asked, named, reported }
+        Self { node, workers, handover, served, observer, asked, named, reported, first_snapshot: None }
+    }
+
+    /// The program is not ready before the capture half has named every pod once.
+    #[must_use]
+    pub fn on_first_snapshot(self, guard: Guard) -> Self {
+        Self { first_snapshot: Some(guard), ..self }
     }
 
     /// Dispatches until the conversation with the capture half is over for good.
@@ -112,7 +121,10 @@ impl<O: PodObserver> Dispatcher<O> {
                 self.remove(&uid);
                 self.handover.ack(&uid, Ok(()));
             }
-            Event::SnapshotSent => self.forget_unnamed(),
+            Event::SnapshotSent => {
+                self.forget_unnamed();
+                self.first_snapshot = None;
+            }
             Event::Sockets { uid, family, sockets } => {
                 let worker = self.asked.get_mut(&(uid.clone(), family)).and_then(VecDeque::pop_front);
                 // An answer that nobody waits for any more still serves somebody.

@@ -6,8 +6,8 @@
 pub mod accept;
 pub mod capture;
 pub mod config;
-pub mod connection_row;
 pub mod connections;
+pub mod control;
 pub mod credentials;
 pub mod describe;
 pub mod dispatch;

@@ -63,8 +63,13 @@ pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: lo
 
     let authority = Arc::new(RemoteAuthority::new(CaClient::new(plane.authority.clone(), plane.credentials.clone())));
     let clock = weft_identity::clock::system();
-    let (store, driver) =
-        Store::new(authority, Settings::default(), clock, StdRng::from_rng(&mut rand::rng()), StoreMetrics::new(&registry));
+    let (store, driver) = Store::new(
+        authority,
+        Settings::default(),
+        clock,
+        StdRng::from_rng(&mut rand::rng()),
+        StoreMetrics::new(&registry),
+    );
     tasks.spawn_local(driver.run());
 
     let (telemetry, lines) = Telemetry::new();
@@ -103,7 +108,7 @@ pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: lo
 
     let reporter = Reporter::new(plane.discovery.clone(), plane.credentials.clone());
     tasks.spawn_local(report(reporter, node.clone(), served, status.clone()));
-    let (hello, handover) = (Hello { workers: threads.len(), ..Hello::default() }, common.handover.clone());
+    let (hello, handover) = (Hello { workers: threads.len(), node: common.node.clone() }, common.handover.clone());
     let gate = (readiness.wait_for("control plane: first answer"), readiness.wait_for("capture half: first pods"));
     let commands = workers.clone();
     tasks.spawn_local(async move {

@@ -44,7 +44,7 @@ pub(super) fn register(admin: Admin, sources: &Sources) -> Admin {
         .section("pods", of(|sources| value(&pods(sources))))
         .section("services", of(|sources| value(&sources.mesh.read(view::services))))
         .section("policies", of(|sources| value(&sources.mesh.read(view::policies))))
-        .section("certs", of(|sources| value(&sources.store.states())))
+        .section("certs", of(|sources| value(&sources.store.rows())))
         .section("refusals", of(|sources| value(&sources.refusals.rows())))
         .section("config", of(|sources| value(&config(sources))))
         .section_async("connections", move || connections(live.workers.clone()))
@@ -56,10 +56,8 @@ fn value<T: Serialize>(rows: &T) -> Value {
 
 fn pods(sources: &Sources) -> Vec<PodRow> {
     let served = sources.served.load();
-    let here: BTreeMap<(String, String), bool> = served
-        .pods()
-        .map(|pod| ((pod.info.namespace.clone(), pod.info.name.clone()), pod.leaving))
-        .collect();
+    let here: BTreeMap<(String, String), bool> =
+        served.pods().map(|pod| ((pod.info.namespace.clone(), pod.info.name.clone()), pod.leaving)).collect();
     let mut rows = sources.mesh.read(view::pods);
     for row in rows.iter_mut().filter(|row| row.node == *sources.node.name) {
         let leaving = here.get(&(row.namespace.clone(), row.name.clone()));
@@ -80,7 +78,7 @@ async fn connections(workers: Vec<mpsc::UnboundedSender<WorkerCommand>>) -> Valu
             rows.extend(answered.await.unwrap_or_default());
         }
     }
-    rows.sort_by(|one, other| other.age_ms.cmp(&one.age_ms));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.age_ms));
     value(&rows)
 }
 
