@@ -132,7 +132,7 @@ async fn many_small_writes_become_few_frames_while_the_peer_is_slow() {
             }
             result.send((frames, bytes)).unwrap();
         };
-        tokio::join!(count, async { while connection.accept().await.is_some() {} });
+        tokio::join!(count, async { while let Some(Ok(_)) = connection.accept().await {} });
     });
     let (connection, driver) = start_client(near).await;
     let mut tunnel = within(connection.open(&head())).await.unwrap();
