@@ -1,0 +1,269 @@
+//! Delta discovery over gRPC: one task per stream, one session per type in it.
+//!
+//! A stream belongs to the node of its token. Nothing is answered before the source has been read once: an empty catalog
+//! would tell every agent to forget the mesh.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use weft_model::Reason;
+use weft_runtime::drain;
+use weft_runtime::shared::Reader;
+use weft_wire::convert::ResourceType;
+use weft_wire::delta::{Acknowledged, Limits, Session};
+use weft_wire::proto::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use weft_wire::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
+use weft_wire::refusal::refuse;
+
+use super::caller::{Caller, caller_of};
+use super::interest::View;
+use super::metrics::{ServeMetrics, of};
+use super::nodes::{Nodes, OpenStream};
+use crate::catalog::Catalog;
+
+/// The key of the node's name in the metadata of a stream (`ambient-wire.md` section 7).
+const NODE_NAME: &str = "NODE_NAME";
+/// Who opens a stream and says nothing is sent away: a good client sends its first request with the headers.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// Responses that wait to be written. Each type has at most one unanswered, so sending never waits for long.
+const RESPONSE_QUEUE: usize = 4;
+/// Types that we do not have and a client may ask for before it is taken for broken.
+const FOREIGN_TYPES: usize = 16;
+
+/// What the service needs.
+#[derive(Debug, Clone)]
+pub struct AdsSettings {
+    /// What to give; none until the source was read.
+    pub catalog: Reader<Option<Catalog>>,
+    /// Where streams are entered.
+    pub nodes: Nodes,
+    /// What is counted.
+    pub metrics: ServeMetrics,
+    /// Streams end when it begins.
+    pub drain: drain::Watch,
+    /// How much a response may hold.
+    pub limits: Limits,
+}
+
+/// The discovery service.
+#[derive(Debug, Clone)]
+pub struct Ads {
+    settings: AdsSettings,
+}
+
+impl Ads {
+    /// Serves from the catalog.
+    #[must_use]
+    pub fn new(settings: AdsSettings) -> Self {
+        Self { settings }
+    }
+}
+
+type Answer = Result<DeltaDiscoveryResponse, Status>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Ads {
+    type DeltaAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let caller = caller_of(request.extensions())?;
+        let from = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
+        let (answers, queue) = mpsc::channel(RESPONSE_QUEUE);
+        let task = StreamTask {
+            settings: self.settings.clone(),
+            caller,
+            from,
+            answers,
+            sessions: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+        };
+        // It ends with its stream, with the drain, or when the connection is lost; the drain waits for it.
+        tokio::spawn(task.run(request.into_inner()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
+    }
+}
+
+struct StreamTask {
+    settings: AdsSettings,
+    caller: Caller,
+    from: String,
+    answers: mpsc::Sender<Answer>,
+    sessions: BTreeMap<ResourceType, Session>,
+    foreign: BTreeSet<String>,
+}
+
+impl StreamTask {
+    async fn run(mut self, mut requests: Streaming<DeltaDiscoveryRequest>) {
+        let node = self.caller.node.clone();
+        match self.serve(&mut requests).await {
+            Ok(()) => tracing::info!(%node, "the node closed its stream"),
+            Err(status) => {
+                tracing::info!(%node, code = ?status.code(), message = status.message(), "the node's stream ends");
+                let _gone = self.answers.send(Err(status)).await.is_err();
+            }
+        }
+    }
+
+    async fn serve(&mut self, requests: &mut Streaming<DeltaDiscoveryRequest>) -> Result<(), Status> {
+        let first = tokio::time::timeout(FIRST_REQUEST, requests.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no request in the first 10 s of the stream"))??;
+        let Some(first) = first else { return Ok(()) };
+        let client = check_node(&self.caller, first.node.as_ref())?;
+        let Some(mut entry) = self.settings.nodes.open(&self.caller.node, client.to_owned(), self.from.clone()) else {
+            return Err(refuse(Reason::Overloaded, "the node has too many streams already"));
+        };
+        tracing::info!(node = %self.caller.node, client, from = self.from, "a node opened a stream");
+        self.settings.metrics.streams.inc();
+        let ended = self.converse(first, requests, &entry).await;
+        self.settings.metrics.streams.dec();
+        entry.set_end(match &ended {
+            Ok(()) => "closed by the node".to_owned(),
+            Err(status) => format!("{:?}: {}", status.code(), status.message()),
+        });
+        ended
+    }
+
+    async fn converse(
+        &mut self,
+        first: DeltaDiscoveryRequest,
+        requests: &mut Streaming<DeltaDiscoveryRequest>,
+        entry: &OpenStream,
+    ) -> Result<(), Status> {
+        let mut catalog = self.settings.catalog.clone();
+        let drain = self.settings.drain.clone();
+        self.take(first, entry).await?;
+        loop {
+            self.tell(&catalog, entry).await?;
+            tokio::select! {
+                request = requests.message() => match request? {
+                    Some(request) => self.take(request, entry).await?,
+                    None => return Ok(()),
+                },
+                changed = catalog.changed() => {
+                    changed.map_err(|_| refuse(Reason::Draining, "the control plane is shutting down"))?;
+                }
+                _guard = drain.signalled() => {
+                    return Err(refuse(Reason::Draining, "the control plane is shutting down; connect again"));
+                }
+                () = self.answers.closed() => return Err(Status::cancelled("the connection is gone")),
+            }
+        }
+    }
+
+    async fn take(&mut self, request: DeltaDiscoveryRequest, entry: &OpenStream) -> Result<(), Status> {
+        let Some(kind) = ResourceType::from_url(&request.type_url) else {
+            return self.answer_foreign(request).await;
+        };
+        let limits = self.settings.limits;
+        let session = self.sessions.entry(kind).or_insert_with(|| Session::new(kind, limits));
+        let node = &self.caller.node;
+        match session.request(request) {
+            Acknowledged::Nothing => {}
+            Acknowledged::Everything { resources } => {
+                self.settings.metrics.acks.get_or_create(&of(kind)).inc();
+                tracing::debug!(%node, %kind, resources, "in force");
+            }
+            Acknowledged::Partly { refused } => {
+                self.settings.metrics.nacks.get_or_create(&of(kind)).inc();
+                for one in refused {
+                    tracing::error!(%node, %kind, name = %one.name, version = %one.version, reason = one.reason, "a node refuses a resource");
+                }
+            }
+        }
+        entry.note(kind, session.status());
+        Ok(())
+    }
+
+    /// Sends what is due on every type.
+    async fn tell(&mut self, catalog: &Reader<Option<Catalog>>, entry: &OpenStream) -> Result<(), Status> {
+        let version = catalog.load();
+        let Some(catalog) = version.as_ref() else { return Ok(()) };
+        let view = View::new(catalog, &self.caller);
+        let mut due = Vec::new();
+        for (kind, session) in &mut self.sessions {
+            if let Some(response) = session.respond(&view) {
+                let count = response.resources.len() + response.removed_resources.len();
+                self.settings.metrics.responses.get_or_create(&of(*kind)).inc();
+                self.settings.metrics.resources.get_or_create(&of(*kind)).inc_by(count as u64);
+                entry.note(*kind, session.status());
+                due.push(response);
+            }
+        }
+        for response in due {
+            self.send(response).await?;
+        }
+        Ok(())
+    }
+
+    /// Of a type that we do not have there is nothing, and the client may be waiting to hear that.
+    async fn answer_foreign(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+        if !self.foreign.insert(request.type_url.clone()) {
+            return Ok(()); // its acknowledgement
+        }
+        if self.foreign.len() > FOREIGN_TYPES {
+            return Err(Status::invalid_argument("too many unknown resource types"));
+        }
+        tracing::warn!(node = %self.caller.node, r#type = request.type_url, "a node asks for a type that there is not");
+        let nonce = "none".to_owned();
+        self.send(DeltaDiscoveryResponse { type_url: request.type_url, nonce, ..Default::default() }).await
+    }
+
+    async fn send(&self, response: DeltaDiscoveryResponse) -> Result<(), Status> {
+        self.answers.send(Ok(response)).await.map_err(|_| Status::cancelled("the connection is gone"))
+    }
+}
+
+/// The stream must be for the node that the token proves. What the client calls itself is only shown.
+fn check_node<'n>(caller: &Caller, node: Option<&'n Node>) -> Result<&'n str, Status> {
+    let wrong = |detail: String| Err(refuse(Reason::WrongNode, &detail));
+    let fields = node.and_then(|node| node.metadata.as_ref()).map(|metadata| &metadata.fields);
+    let name = fields.and_then(|fields| fields.get(NODE_NAME)).and_then(|value| match &value.kind {
+        Some(prost_types::value::Kind::StringValue(name)) => Some(name.as_str()),
+        _ => None,
+    });
+    match name {
+        Some(name) if *name == *caller.node => Ok(node.map_or("", |node| node.id.as_str())),
+        Some(name) => wrong(format!("the stream is for node '{name}', but the token is of node '{}'", caller.node)),
+        None => wrong(format!("the first request names no node; its node.metadata must have {NODE_NAME}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use prost_types::value::Kind;
+    use rstest::rstest;
+    use tonic::Code;
+    use weft_wire::refusal::reason_of;
+
+    use super::*;
+
+    #[rstest]
+    #[case(None, false)]
+    #[case(Some(("NODE_NAME", Kind::StringValue("node-1".to_owned()))), true)]
+    #[case(Some(("NODE_NAME", Kind::StringValue("node-2".to_owned()))), false)]
+    #[case(Some(("NODE_NAME", Kind::StringValue(String::new()))), false)]
+    #[case(Some(("NODE_NAME", Kind::NumberValue(1.0))), false)]
+    #[case(Some(("NAME", Kind::StringValue("node-1".to_owned()))), false)]
+    fn whose_stream(#[case] field: Option<(&str, Kind)>, #[case] accepted: bool) {
+        let caller = Caller { node: "node-1".into() };
+        let value = |kind| prost_types::Value { kind: Some(kind) };
+        let fields: BTreeMap<_, _> = field.into_iter().map(|(key, kind)| (key.to_owned(), value(kind))).collect();
+        let node = Node { metadata: Some(prost_types::Struct { fields }), ..Node::default() };
+        let checked = check_node(&caller, Some(&node));
+        assert_eq!(checked.is_ok(), accepted);
+        if let Err(status) = checked {
+            assert_eq!((status.code(), reason_of(&status)), (Code::PermissionDenied, Some(Reason::WrongNode)));
+        }
+        assert!(check_node(&caller, None).is_err());
+    }
+}

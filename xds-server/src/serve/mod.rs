@@ -1,0 +1,22 @@
+//! What nodes meet: one gRPC server with discovery, reports and (from `ca`) certificates. Every call is authenticated
+//! before anything of it is read, and a node is served as the node that its token says, never as the one that it claims.
+
+mod ads;
+mod caller;
+mod captured;
+mod interest;
+mod metrics;
+mod nodes;
+mod report;
+mod router;
+mod tokens;
+
+pub use ads::{Ads, AdsSettings};
+pub use caller::{Authenticate, Caller, caller_of};
+pub use captured::{Captured, CapturedError, CapturedStore};
+pub use interest::View;
+pub use metrics::ServeMetrics;
+pub use nodes::{NodeStatus, Nodes, StreamView};
+pub use report::Reports;
+pub use router::{ServeError, serve};
+pub use tokens::{NodeTokens, TokenFinding, TokensError};

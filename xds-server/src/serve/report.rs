@@ -1,0 +1,87 @@
+//! The service that takes the nodes' reports of captured pods.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tonic::{Request, Response, Status};
+use weft_model::{Reason, Uid};
+use weft_wire::proto::node::node_service_server::NodeService;
+use weft_wire::proto::node::{Refused, ReportRequest, ReportResponse};
+use weft_wire::refusal::refuse;
+
+use super::caller::caller_of;
+use super::captured::CapturedStore;
+use super::metrics::ServeMetrics;
+
+/// Pods in one report: Kubernetes supports 110 per node and some raise it to 500; this is far beyond, and bounds the file.
+const PODS_PER_REPORT: usize = 4096;
+/// Bytes of a uid: cluster, namespace and name have at most 253 each.
+const UID_LIMIT: usize = 1024;
+
+/// Where the source says that a pod runs.
+type NodeOf = dyn Fn(&Uid) -> Option<Arc<str>> + Send + Sync;
+
+/// The service.
+#[derive(Clone)]
+pub struct Reports {
+    store: Arc<Mutex<CapturedStore>>,
+    node_of: Arc<NodeOf>,
+    metrics: ServeMetrics,
+}
+
+impl Reports {
+    /// Writes into the store. `node_of` only serves to tell the node which of its words are not believed yet.
+    pub fn new(
+        store: CapturedStore,
+        node_of: impl Fn(&Uid) -> Option<Arc<str>> + Send + Sync + 'static,
+        metrics: ServeMetrics,
+    ) -> Self {
+        Self { store: Arc::new(Mutex::new(store)), node_of: Arc::new(node_of), metrics }
+    }
+}
+
+impl fmt::Debug for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reports").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for Reports {
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        let caller = caller_of(request.extensions())?;
+        let report = request.into_inner();
+        if *report.node != *caller.node {
+            let detail = format!("the report is for node '{}', but the token is of '{}'", report.node, caller.node);
+            return Err(refuse(Reason::WrongNode, &detail));
+        }
+        if report.captured.len() > PODS_PER_REPORT || report.captured.iter().any(|uid| uid.len() > UID_LIMIT) {
+            return Err(Status::invalid_argument("the report has too many pods, or one with too long a uid"));
+        }
+        let uids: BTreeSet<Uid> = report.captured.into_iter().map(|uid| Uid(uid.into())).collect();
+        let refused: Vec<Refused> = uids.iter().filter_map(|uid| self.doubt(&caller.node, uid)).collect();
+        let pods = uids.len();
+        // A panic while reporting leaves the store as it was before or after; both are right.
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        store.report(&caller.node, uids).map_err(|error| {
+            tracing::error!(%error, "a report cannot be kept");
+            Status::unavailable("the control plane cannot keep the report now")
+        })?;
+        drop(store);
+        self.metrics.reports.inc();
+        tracing::debug!(node = %caller.node, pods, refused = refused.len(), version = report.agent_version, "report taken");
+        Ok(Response::new(ReportResponse { refused }))
+    }
+}
+
+impl Reports {
+    fn doubt(&self, node: &Arc<str>, uid: &Uid) -> Option<Refused> {
+        let why = match (self.node_of)(uid) {
+            Some(at) if at == *node => return None,
+            Some(at) => format!("{}: it runs on node '{at}'", Reason::WrongNode),
+            None => format!("{}: the control plane does not know this pod (yet)", Reason::UnknownWorkload),
+        };
+        Some(Refused { uid: uid.to_string(), reason: why })
+    }
+}
