@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::IpAddr,
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -37,18 +36,19 @@ pub enum ConnectionsError {
     Destroy(io::Error),
 }
 
-/// The application's connections to other machines and pods: neither the agent's own sockets nor what stays on `lo`.
+/// The application's connections to other machines and pods that the agent does not relay: neither the agent's own
+/// sockets, nor what stays on `lo`, nor the application's side of a captured connection.
 ///
 /// # Errors
 /// [`ConnectionsError::List`].
 pub fn of_application(ipv6: Ipv6) -> Result<Vec<TcpSocket>, ConnectionsError> {
     let channel = open()?;
-    let mut found = Vec::new();
+    let mut all = Vec::new();
     for family in ipv6.guarded() {
         transmit(&channel, &diag::list_request(*family))?;
         loop {
             let answer = receive(&channel)?;
-            found.extend(answer.sockets.into_iter().filter(is_plaintext_candidate));
+            all.extend(answer.sockets);
             match answer.end {
                 Some(0) => break,
                 Some(number) => return Err(io::Error::from_raw_os_error(number).into()),
@@ -56,7 +56,19 @@ pub fn of_application(ipv6: Ipv6) -> Result<Vec<TcpSocket>, ConnectionsError> {
             }
         }
     }
-    Ok(found)
+    Ok(not_relayed(all))
+}
+
+/// A captured connection has both ends in the pod: the agent's socket carries our mark and the same addresses reversed.
+fn not_relayed(all: Vec<TcpSocket>) -> Vec<TcpSocket> {
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|socket| socket.mark & mark::OURS.mask == mark::OURS.value);
+    let ours: BTreeSet<_> = ours.into_iter().map(|socket| (socket.remote, socket.local)).collect();
+    let outside = |socket: &TcpSocket| {
+        let remote = socket.remote.ip();
+        !remote.is_loopback() && socket.local.ip() != remote
+    };
+    theirs.into_iter().filter(|socket| outside(socket) && !ours.contains(&(socket.local, socket.remote))).collect()
 }
 
 /// Their cookies, to recognise them later.
@@ -81,12 +93,6 @@ pub fn reset(sockets: &[TcpSocket]) -> Result<usize, ConnectionsError> {
         }
     }
     Ok(count)
-}
-
-fn is_plaintext_candidate(socket: &TcpSocket) -> bool {
-    let local: IpAddr = socket.local.ip();
-    let remote = socket.remote.ip();
-    socket.mark & mark::OURS.mask != mark::OURS.value && !remote.is_loopback() && local != remote
 }
 
 fn open() -> io::Result<OwnedFd> {

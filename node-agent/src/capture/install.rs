@@ -47,6 +47,15 @@ pub struct Wanted {
     pub ipv6: Ipv6,
 }
 
+/// Rules that an earlier life of the capture half left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// All of one phase.
+    Whole(Phase),
+    /// Ours, but of no phase.
+    Damaged,
+}
+
 /// What an audit found: nothing is what is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Audit {
@@ -167,6 +176,23 @@ impl Installer {
             }
         }
         Ok(audit)
+    }
+
+    /// Which phase the rules that exist are in: `Ok(None)` when there are none, [`Standing::Damaged`] when they are no
+    /// phase's.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn standing(&self, ports: CapturePorts, ipv6: Ipv6) -> Result<Option<Standing>, InstallError> {
+        if self.count(ipv6)? == 0 {
+            return Ok(None);
+        }
+        for phase in [Phase::Steady, Phase::Enrol, Phase::Release] {
+            if self.audit(Wanted { phase, ports, ipv6 })?.rules.is_empty() {
+                return Ok(Some(Standing::Whole(phase)));
+            }
+        }
+        Ok(Some(Standing::Damaged))
     }
 
     /// Chains and rules of ours that exist in this namespace.

@@ -8,18 +8,27 @@
 //! | [`rules`], [`ruleset`], [`compare`] | rules as values, which ones, what deviates (pure) |
 //! | [`program`], [`routes`], [`install`] | put them into the kernel, read them back |
 //! | [`netns`] | a thread inside a pod's namespace |
-//! | [`diag`], [`connections`] | connections that are already there |
 //! | [`socket`], [`batch`] | listeners and dial sockets |
+//! | [`diag`], [`connections`], [`join`] | connections that are already there; joining and leaving |
+//! | `pod`, [`serve`] | one task per pod; the loop that joins source, pods and proxies |
+//! | [`source`], [`status`], [`privileges`], [`command`] | directory of YAML; what is shown; what is given up; the program |
 
 pub mod batch;
+pub mod command;
 pub mod compare;
 pub mod connections;
 pub mod diag;
 pub mod install;
+pub mod join;
 pub mod mark;
 pub mod netns;
+mod pod;
+pub mod privileges;
 pub mod program;
 pub mod routes;
 pub mod rules;
 pub mod ruleset;
+pub mod serve;
 pub mod socket;
+pub mod source;
+pub mod status;

@@ -152,6 +152,13 @@ impl Listeners {
         Ok(())
     }
 
+    /// Whether these are the very same sockets, not only alike.
+    #[must_use]
+    pub fn same_sockets(&self, other: &Self) -> bool {
+        let pairs = self.all.iter().zip(&other.all);
+        self.all.len() == other.all.len() && pairs.into_iter().all(|(one, two)| Arc::ptr_eq(&one.socket, &two.socket))
+    }
+
     /// How many workers have listeners.
     #[must_use]
     pub fn workers(&self) -> usize {

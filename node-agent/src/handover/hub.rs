@@ -75,6 +75,9 @@ pub struct Hub {
     pods: BTreeMap<PodUid, Pod>,
     sessions: BTreeMap<SessionId, Session>,
     newest: Option<SessionId>,
+    /// Pods that are being captured since the start; none: not known yet which. A snapshot that did not wait for them
+    /// would make a proxy that outlived the capture half drop everything it relays.
+    expected: Option<BTreeSet<PodUid>>,
 }
 
 impl Hub {
@@ -82,6 +85,16 @@ impl Hub {
     #[must_use]
     pub fn new(node: &str) -> Self {
         Self { node: node.to_owned(), ..Self::default() }
+    }
+
+    /// The pods that snapshots must wait for: those wanted at the start. Until this is called, no snapshot ends.
+    pub fn expect(&mut self, pods: BTreeSet<PodUid>) -> Vec<Effect> {
+        self.expected = Some(pods.clone());
+        let Some(newest) = self.newest else { return Vec::new() };
+        if let Some(session) = self.sessions.get_mut(&newest).filter(|session| !session.snapshot_sent) {
+            session.awaited.extend(pods);
+        }
+        self.end_snapshot_if_complete(newest)
     }
 
     /// How many workers the newest proxy has, if there is one.
@@ -102,6 +115,12 @@ impl Hub {
     pub fn relaying(&self, uid: &PodUid) -> Option<u64> {
         let counts = self.sessions.values().filter(|session| session.told.contains(uid));
         counts.map(|session| session.relaying.get(uid).copied()).sum()
+    }
+
+    /// Whether the pod is on its way out.
+    #[must_use]
+    pub fn is_releasing(&self, uid: &PodUid) -> bool {
+        self.pods.get(uid).is_some_and(|pod| pod.releasing)
     }
 
     /// A proxy connected.
@@ -155,12 +174,14 @@ impl Hub {
     /// A pod is captured, or something of it changed.
     pub fn put(&mut self, info: PodInfo, offer: Offer) -> Vec<Effect> {
         let uid = info.uid.clone();
+        self.no_longer_expected(&uid);
         self.pods.insert(uid.clone(), Pod { info, offer, releasing: false });
         self.newest.map(|newest| self.tell(newest, &uid)).unwrap_or_default()
     }
 
-    /// Listeners that were asked for cannot be made: the proxy does not wait for them.
+    /// A pod, or the listeners that were asked for in it, cannot be had now: the proxy does not wait for them.
     pub fn cannot(&mut self, uid: &PodUid) -> Vec<Effect> {
+        self.no_longer_expected(uid);
         self.newest.map(|newest| self.settle(newest, uid)).unwrap_or_default()
     }
 
@@ -205,15 +226,13 @@ impl Hub {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.snapshot_sent = false;
             session.retired = false;
-            session.awaited = uids.iter().cloned().collect();
+            session.awaited = uids.iter().chain(self.expected.iter().flatten()).cloned().collect();
         }
         let mut effects = Vec::new();
         for uid in &uids {
             effects.extend(self.tell(id, uid));
         }
-        if uids.is_empty() {
-            effects.extend(self.end_snapshot(id));
-        }
+        effects.extend(self.end_snapshot_if_complete(id));
         effects
     }
 
@@ -235,15 +254,25 @@ impl Hub {
         effects
     }
 
-    fn settle(&mut self, id: SessionId, uid: &PodUid) -> Vec<Effect> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Vec::new() };
-        session.awaited.remove(uid);
-        if session.awaited.is_empty() && !session.snapshot_sent { self.end_snapshot(id) } else { Vec::new() }
+    fn no_longer_expected(&mut self, uid: &PodUid) {
+        if let Some(expected) = &mut self.expected {
+            expected.remove(uid);
+        }
     }
 
-    fn end_snapshot(&mut self, id: SessionId) -> Vec<Effect> {
+    fn settle(&mut self, id: SessionId, uid: &PodUid) -> Vec<Effect> {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.snapshot_sent = true;
+            session.awaited.remove(uid);
+        }
+        self.end_snapshot_if_complete(id)
+    }
+
+    fn end_snapshot_if_complete(&mut self, id: SessionId) -> Vec<Effect> {
+        match self.sessions.get_mut(&id) {
+            Some(session) if self.expected.is_some() && session.awaited.is_empty() && !session.snapshot_sent => {
+                session.snapshot_sent = true;
+            }
+            _ => return Vec::new(),
         }
         let mut effects = vec![send(id, ToProxy::SnapshotSent, Vec::new())];
         effects.extend(self.retire_older());

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "test equipment outside of #[test] functions: a failure is the test's")]
 
 mod equipment;
+mod half;
 mod rules;
 mod traffic;
 mod transitions;

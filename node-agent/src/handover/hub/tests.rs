@@ -15,6 +15,13 @@ fn info(uid: &str) -> PodInfo {
     }
 }
 
+/// A hub that expects no pod from the start.
+fn settled() -> Hub {
+    let mut hub = Hub::new("one");
+    assert!(hub.expect(BTreeSet::new()).is_empty());
+    hub
+}
+
 fn offer(workers: usize) -> Offer {
     let socket = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
     let tag = |worker| ListenerTag { worker, role: ListenerRole::Inbound, family: Family::V4 };
@@ -53,7 +60,7 @@ fn words(effects: Vec<Effect>) -> Vec<String> {
 
 #[test]
 fn a_proxy_gets_everything_once_its_listeners_are_made() {
-    let mut hub = Hub::new("one");
+    let mut hub = settled();
     assert!(hub.put(info("a"), offer(1)).is_empty(), "nobody to tell");
     hub.put(info("b"), offer(2));
     assert_eq!(hello(&mut hub, 1, 2), ["make a 2", "1 pod b 2"]);
@@ -65,18 +72,18 @@ fn a_proxy_gets_everything_once_its_listeners_are_made() {
 
 #[test]
 fn what_cannot_be_made_or_is_gone_does_not_hold_up_the_snapshot() {
-    let mut hub = Hub::new("one");
+    let mut hub = settled();
     hub.put(info("a"), offer(1));
     hub.put(info("b"), offer(1));
     assert_eq!(hello(&mut hub, 1, 2), ["make a 2", "make b 2"]);
     assert!(words(hub.cannot(&"a".into())).is_empty());
     assert_eq!(words(hub.remove(&"b".into())), ["1 snapshot"]);
-    assert_eq!(hello(&mut Hub::new("one"), 1, 2), ["1 snapshot"]);
+    assert_eq!(hello(&mut settled(), 1, 2), ["1 snapshot"]);
 }
 
 #[test]
 fn the_older_proxy_retires_when_the_newer_has_taken_all_and_inherits_when_it_dies() {
-    let mut hub = Hub::new("one");
+    let mut hub = settled();
     hub.put(info("a"), offer(1));
     assert_eq!(hello(&mut hub, 1, 1), ["1 pod a 1", "1 snapshot"]);
     ack(&mut hub, 1, "a");
@@ -91,7 +98,7 @@ fn the_older_proxy_retires_when_the_newer_has_taken_all_and_inherits_when_it_die
 
 #[test]
 fn a_release_waits_for_every_proxy_that_knows_the_pod() {
-    let mut hub = Hub::new("one");
+    let mut hub = settled();
     let uid = PodUid::from("a");
     hub.put(info("a"), offer(1));
     hello(&mut hub, 1, 1);
@@ -113,7 +120,7 @@ fn a_release_waits_for_every_proxy_that_knows_the_pod() {
 
 #[test]
 fn requests_are_checked() {
-    let mut hub = Hub::new("one");
+    let mut hub = settled();
     hub.put(info("a"), offer(1));
     hub.connected(1);
     let want = |uid: &str| ToCapture::WantSockets { uid: uid.into(), family: Family::V4, count: 3 };
@@ -126,4 +133,15 @@ fn requests_are_checked() {
     assert_eq!(words(hub.said(3, other.clone())), ["3 close: the proxy serves another node"]);
     assert_eq!(words(hub.said(2, other)), ["2 close: the proxy said hello twice"]);
     assert!(words(hub.said(9, want("a"))).is_empty());
+}
+
+#[test]
+fn a_snapshot_waits_for_the_pods_of_the_start() {
+    let mut hub = Hub::new("one");
+    assert!(hello(&mut hub, 1, 1).is_empty(), "it is not known yet which pods there are");
+    assert!(hub.expect(["a", "b", "c"].map(PodUid::from).into()).is_empty());
+    assert_eq!(words(hub.put(info("a"), offer(1))), ["1 pod a 1"]);
+    assert!(hub.cannot(&"b".into()).is_empty());
+    assert_eq!(hello(&mut hub, 2, 1), ["2 pod a 1"]);
+    assert_eq!(words(hub.put(info("c"), offer(1))), ["2 pod c 1", "2 snapshot"]);
 }

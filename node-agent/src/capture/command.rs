@@ -1,0 +1,160 @@
+//! `weft-node-agent capture`: its command line, and the way from there to the loop.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use clap::Args;
+use thiserror::Error;
+use weft_runtime::signals::Signals;
+
+use super::{
+    privileges::{self, PrivilegeError},
+    serve::{CaptureFailure, CaptureSettings, serve},
+    source::DirectorySource,
+    status::StatusHandle,
+};
+use crate::{
+    handover::server::{BindError, HandoverServer, HandoverSettings},
+    pods::roster::ReleasePatience,
+};
+
+/// Settings of the capture half.
+#[derive(Args, Clone, Debug)]
+pub struct CaptureArguments {
+    /// Name of this node, as in the pods' spec.nodeName.
+    #[arg(long, env = "NODE_NAME")]
+    pub node: String,
+    /// Where the pods of this node are described: `dir:PATH`, Kubernetes YAML.
+    #[arg(long, value_parser = directory)]
+    pub source: PathBuf,
+    /// Socket for the proxy half.
+    #[arg(long, default_value = "/run/weft/handover.sock")]
+    pub handover: PathBuf,
+    /// Permissions of that socket, octal.
+    #[arg(long, default_value = "660", value_parser = octal)]
+    pub handover_mode: u32,
+    /// User (and owner of the socket) that the proxy half runs as; default: this process's own user.
+    #[arg(long)]
+    pub proxy_uid: Option<u32>,
+    /// Lock file of the iptables programs.
+    #[arg(long, default_value = "/run/weft/xtables.lock")]
+    pub xtables_lock: PathBuf,
+    /// Workers to make listeners for until a proxy says how many it has.
+    #[arg(long, default_value_t = 1)]
+    pub workers: usize,
+    /// Seconds that plaintext connections of a joining pod may go on (permissive mode).
+    #[arg(long, default_value_t = 600)]
+    pub enrol_deadline: u64,
+    /// Seconds that a pod which leaves keeps serving, at least.
+    #[arg(long, default_value_t = 5)]
+    pub release_grace: u64,
+    /// Seconds after which a leaving pod's relayed connections are cut.
+    #[arg(long, default_value_t = 3600)]
+    pub release_deadline: u64,
+    /// Seconds between two audits of a pod.
+    #[arg(long, default_value_t = 10)]
+    pub audit_interval: u64,
+    /// Take all rules away when told to end. Without it they stay, and pods are closed until the capture half is back.
+    #[arg(long)]
+    pub release_on_exit: bool,
+}
+
+impl CaptureArguments {
+    fn settings(&self) -> CaptureSettings {
+        let own = nix::unistd::geteuid().as_raw();
+        // Root may look in with a tool of its own; everybody else is the proxy or nobody.
+        let allowed = vec![own, self.proxy_uid.unwrap_or(own)];
+        let handover = HandoverSettings {
+            path: self.handover.clone(),
+            mode: self.handover_mode,
+            owner: self.proxy_uid.filter(|uid| *uid != own).map(|uid| (uid, uid)),
+            allowed,
+        };
+        let seconds = Duration::from_secs;
+        CaptureSettings {
+            node: self.node.clone(),
+            handover,
+            xtables_lock: self.xtables_lock.clone(),
+            workers: self.workers.clamp(1, crate::handover::message::MAX_WORKERS),
+            enrol_deadline: seconds(self.enrol_deadline),
+            release: ReleasePatience { grace: seconds(self.release_grace), deadline: seconds(self.release_deadline) },
+            audit_interval: seconds(self.audit_interval.max(1)),
+            release_on_exit: self.release_on_exit,
+        }
+    }
+}
+
+/// Why the program ends with an error; every message names the next step.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// No place for the socket.
+    #[error("cannot make the directory {path}: {source}; choose another --handover path")]
+    Directory {
+        /// Which directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No runtime or signals.
+    #[error("cannot start: {0}")]
+    Runtime(#[from] io::Error),
+    /// The socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Capabilities.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// The directory of YAML.
+    #[error("--source: {0}")]
+    Source(#[from] weft_manifest::WatchError),
+    /// The loop.
+    #[error(transparent)]
+    Capture(#[from] CaptureFailure),
+}
+
+/// Runs the capture half until a signal. Must be called before other threads are started (capabilities belong to
+/// threads), logging included.
+///
+/// # Errors
+/// With the next step, for the terminal.
+pub fn run(arguments: &CaptureArguments, status: StatusHandle) -> Result<(), CommandError> {
+    let settings = arguments.settings();
+    if let Some(directory) = settings.handover.path.parent() {
+        std::fs::create_dir_all(directory)
+            .map_err(|source| CommandError::Directory { path: directory.to_path_buf(), source })?;
+    }
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before giving up CAP_CHOWN, which the owner of the socket file may need.
+        let server = HandoverServer::bind(settings.handover.clone())?;
+        let missing = privileges::keep_only_needed()?;
+        if !missing.is_empty() {
+            tracing::info!(?missing, "runs without these capabilities; needed in special cases only, or refused below");
+        }
+        let mut signals = Signals::new()?;
+        let (_source, wanted) = DirectorySource::start(&arguments.source, &settings.node).await?;
+        let stop = async { tracing::info!(signal = %signals.next().await, "ending") };
+        serve(settings, server, wanted, status, stop).await?;
+        Ok(())
+    })
+}
+
+/// Every captured pod holds six descriptors for each worker here, and as many are under way to a proxy.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("dir:").filter(|path| !path.is_empty());
+    path.map(PathBuf::from).ok_or_else(|| format!("{text:?}: expected dir:PATH"))
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| format!("{text:?}: expected permissions such as 660"))
+}

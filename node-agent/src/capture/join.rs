@@ -1,0 +1,118 @@
+//! Joining and leaving: the order of rules, resets and transitions in one pod (`reference/capture.md` section 7).
+//!
+//! Works in the network namespace of the calling thread.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use super::{
+    connections::{self, ConnectionsError},
+    install::{InstallError, Installer, Standing, Wanted},
+    mark::CapturePorts,
+    netns::NetnsError,
+    ruleset::Phase,
+    socket::{Ipv6, SocketError},
+};
+
+/// Why a pod is not captured as wanted; every message names the next step.
+#[derive(Debug, Error)]
+pub enum CaptureError {
+    /// The pod's network namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// Its rules and routes.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// Its listeners.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Its old connections.
+    #[error(transparent)]
+    Connections(#[from] ConnectionsError),
+    /// Nobody said where it is.
+    #[error("the pod's network namespace is not known: annotate the pod with weft.dev/netns")]
+    Unplaced,
+}
+
+/// One pod's rules, with what they depend on.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// Changes rules.
+    pub installer: Installer,
+    /// Where the listeners are.
+    pub ports: CapturePorts,
+    /// Which families.
+    pub ipv6: Ipv6,
+}
+
+/// Connections that were there before the pod joined, by cookie.
+pub type OldConnections = BTreeSet<u64>;
+
+impl Joining {
+    /// Captures the pod. `standing`: rules that are there (see [`Installer::standing`]).
+    ///
+    /// Strict: connections that are there are reset, before the rules so that the other side learns of it, and after for
+    /// those that slipped in between. Permissive: they go on, and [`Self::wait_for_old`] must be called until they ended.
+    ///
+    /// # Errors
+    /// [`CaptureError`]; calling again completes what was begun.
+    pub fn join(&self, strict: bool, standing: Option<Standing>) -> Result<(Phase, OldConnections), CaptureError> {
+        match standing {
+            _ if strict => self.reset_and_steady(),
+            // What went direct while the pod was leaving cannot go on in either phase without hanging: reset it.
+            Some(Standing::Whole(Phase::Release) | Standing::Damaged) => self.reset_and_steady(),
+            Some(Standing::Whole(Phase::Steady)) => {
+                self.apply(Phase::Steady)?;
+                Ok((Phase::Steady, OldConnections::new()))
+            }
+            None | Some(Standing::Whole(Phase::Enrol)) => {
+                self.apply(Phase::Enrol)?;
+                // After the rules: whatever comes later is captured.
+                let old = connections::cookies(&connections::of_application(self.ipv6)?);
+                if old.is_empty() {
+                    self.apply(Phase::Steady)?;
+                    return Ok((Phase::Steady, old));
+                }
+                Ok((Phase::Enrol, old))
+            }
+        }
+    }
+
+    /// Those of the old connections that still live. When there are none, or `give_up` (the rest is then reset), the
+    /// steady rules are in force afterwards.
+    ///
+    /// # Errors
+    /// [`CaptureError`]; calling again completes what was begun.
+    pub fn wait_for_old(&self, old: &OldConnections, give_up: bool) -> Result<OldConnections, CaptureError> {
+        let mut living = connections::of_application(self.ipv6)?;
+        living.retain(|socket| old.contains(&socket.cookie()));
+        if give_up && !living.is_empty() {
+            connections::reset(&living)?;
+            living.clear();
+        }
+        if living.is_empty() {
+            self.apply(Phase::Steady)?;
+        }
+        Ok(connections::cookies(&living))
+    }
+
+    /// New connections go direct from now on; relayed ones go on.
+    ///
+    /// # Errors
+    /// [`CaptureError`].
+    pub fn leave(&self) -> Result<(), CaptureError> {
+        self.apply(Phase::Release).map_err(Into::into)
+    }
+
+    fn reset_and_steady(&self) -> Result<(Phase, OldConnections), CaptureError> {
+        connections::reset(&connections::of_application(self.ipv6)?)?;
+        self.apply(Phase::Steady)?;
+        connections::reset(&connections::of_application(self.ipv6)?)?;
+        Ok((Phase::Steady, OldConnections::new()))
+    }
+
+    fn apply(&self, phase: Phase) -> Result<(), InstallError> {
+        self.installer.apply(Wanted { phase, ports: self.ports, ipv6: self.ipv6 }).map(drop)
+    }
+}

@@ -1,0 +1,290 @@
+//! The whole capture half in-process, with a proxy that is a test: pods come and go, proxies die, rules are damaged.
+
+use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::LocalSet,
+    time::timeout,
+};
+use weft_node_agent::{
+    capture::{
+        serve::{CaptureSettings, serve},
+        socket::Ipv6,
+        status::{PodState, PodStatus, StatusHandle},
+    },
+    handover::{
+        Event, Family, HandoverClient, HandoverHandle, Hello, WorkerListeners,
+        server::{HandoverServer, HandoverSettings},
+    },
+    pods::{PodSpec, PodUid, roster::ReleasePatience},
+};
+use weft_testkit::{
+    enter_or_skip,
+    netns::{Lab, Pod},
+};
+
+use crate::equipment::{DEADLINE, FAMILIES, accept, address, block_on, connect, elsewhere, installers, listen};
+
+fn spec(pod: &Pod) -> PodSpec {
+    PodSpec {
+        uid: pod.name.as_str().into(),
+        name: pod.name.clone(),
+        namespace: "shop".into(),
+        service_account: "default".into(),
+        addresses: vec![pod.v4.into(), pod.v6.into()],
+        netns: Some(pod.netns.clone()),
+        strict: false,
+        enrolled: true,
+    }
+}
+
+/// A running capture half.
+struct Half {
+    wanted: watch::Sender<Arc<Vec<PodSpec>>>,
+    status: StatusHandle,
+    path: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Half {
+    fn start(lab: &Lab, wanted: Vec<PodSpec>, release_on_exit: bool) -> Self {
+        let path = lab.directory().join("handover.sock");
+        let handover = HandoverSettings { path: path.clone(), mode: 0o600, owner: None, allowed: vec![0] };
+        let settings = CaptureSettings {
+            node: "node1".into(),
+            handover: handover.clone(),
+            xtables_lock: lab.directory().join("xtables.lock"),
+            workers: 1,
+            enrol_deadline: Duration::from_secs(60),
+            release: ReleasePatience { grace: Duration::from_millis(10), deadline: Duration::from_secs(60) },
+            audit_interval: Duration::from_millis(200),
+            release_on_exit,
+        };
+        let (wanted, receiver) = watch::channel(Arc::new(wanted));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel();
+        let status = StatusHandle::default();
+        let shown = status.clone();
+        let server = HandoverServer::bind(handover).unwrap();
+        tokio::task::spawn_local(async move {
+            let stop = async { _ = stopped.await };
+            serve(settings, server, receiver, shown, stop).await.unwrap();
+            end.send(())
+        });
+        Self { wanted, status, path, stop: Some(stop), ended }
+    }
+
+    async fn end(mut self) {
+        drop(self.stop.take());
+        timeout(4 * DEADLINE, self.ended).await.unwrap().unwrap();
+    }
+
+    /// Waits for a pod's status; none: the pod is not shown.
+    async fn until(&self, uid: &str, what: impl Fn(Option<&PodStatus>) -> bool) {
+        let reached = async {
+            while !what(self.status.get().pods.get(&PodUid::from(uid))) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let reached = timeout(2 * DEADLINE, reached).await;
+        assert!(reached.is_ok(), "{}", self.status.to_json());
+    }
+
+    async fn until_state(&self, uid: &str, state: PodState) {
+        self.until(uid, |pod| pod.is_some_and(|pod| pod.state == state)).await;
+    }
+
+    fn proxy(&self, workers: usize) -> Proxy {
+        let (events, handle) = HandoverClient::connect_when_there(&self.path, Hello { workers, node: "node1".into() });
+        Proxy { events, handle }
+    }
+}
+
+struct Proxy {
+    events: mpsc::Receiver<Event>,
+    handle: HandoverHandle,
+}
+
+impl Proxy {
+    async fn next(&mut self) -> Event {
+        loop {
+            match timeout(2 * DEADLINE, self.events.recv()).await.expect("an event within the deadline").unwrap() {
+                Event::Disconnected { .. } => {}
+                event => return event,
+            }
+        }
+    }
+
+    /// All pods of the snapshot, acknowledged.
+    async fn snapshot(&mut self) -> Vec<(String, Vec<WorkerListeners>)> {
+        let mut pods = Vec::new();
+        loop {
+            match self.next().await {
+                Event::Pod { info, listeners } => {
+                    self.handle.ack(&info.uid, Ok(()));
+                    pods.push((info.name, listeners));
+                }
+                Event::SnapshotSent => return pods,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// Connections of the pod to `elsewhere`, until each worker's listener had one: SO_REUSEPORT spreads them by a hash.
+fn outbound_arrives(pod: &Pod, family: Family, listeners: &[WorkerListeners]) {
+    let index = usize::from(family == Family::V6);
+    for worker in listeners {
+        let mut kept = Vec::new();
+        let arrived = (0..200).any(|_| {
+            kept.push(connect(pod, elsewhere(family), DEADLINE).unwrap());
+            accept(&worker.outbound[index], Duration::ZERO).is_some()
+        });
+        assert!(arrived);
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    block_on(LocalSet::new().run_until(test));
+}
+
+#[test]
+fn a_killed_proxy_refuses_nobody_and_its_successor_answers() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let (pod, plain) = (lab.pod(1, "cart").unwrap(), lab.pod(1, "plain").unwrap());
+    let installer = &installers()[0];
+    run(async {
+        let out = PodSpec { enrolled: false, ..spec(&plain) };
+        let half = Half::start(&lab, vec![spec(&pod), out], false);
+        half.until_state("cart", PodState::Captured).await;
+        let mut proxy = half.proxy(2);
+        let pods = proxy.snapshot().await;
+        let [(name, listeners)] = pods.as_slice() else { panic!("{}", pods.len()) };
+        assert_eq!((name.as_str(), listeners.len()), ("cart", 2));
+        for worker in listeners {
+            assert_eq!([worker.outbound.len(), worker.inbound.len(), worker.hbone.len()], [2, 2, 2]);
+        }
+        for family in FAMILIES {
+            outbound_arrives(&pod, family, listeners);
+            proxy.handle.want_sockets(&"cart".into(), family, 3);
+            let Event::Sockets { uid, family: got, sockets } = proxy.next().await else { panic!("no sockets") };
+            assert_eq!((uid.as_str(), got, sockets.len()), ("cart", family, 3));
+        }
+        drop((proxy, pods));
+
+        let _waiting: Vec<_> = FAMILIES.map(|family| connect(&pod, elsewhere(family), DEADLINE).unwrap()).into();
+        let mut successor = half.proxy(2);
+        let pods = successor.snapshot().await;
+        for index in 0..2 {
+            let waiting = |worker: &WorkerListeners| accept(&worker.outbound[index], Duration::ZERO).is_some();
+            assert!(pods[0].1.iter().any(waiting), "what waited in the kernel's queue is answered");
+        }
+        // An upgrade: the newer takes over, then the older is told to finish.
+        let mut newer = half.proxy(2);
+        newer.snapshot().await;
+        assert!(matches!(successor.next().await, Event::Retire));
+        half.end().await;
+        assert_eq!(pod.run(|| installer.count(Ipv6::Usable)).unwrap().unwrap(), 66, "the rules stay");
+    });
+}
+
+#[test]
+fn pods_join_leave_and_come_back_and_nothing_is_left() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let (pod, other) = (lab.pod(1, "cart").unwrap(), lab.pod(1, "db").unwrap());
+    let installer = &installers()[0];
+    let count = || pod.run(|| installer.count(Ipv6::Usable)).unwrap().unwrap();
+    run(async {
+        let half = Half::start(&lab, Vec::new(), false);
+        let mut proxy = half.proxy(1);
+        assert!(proxy.snapshot().await.is_empty());
+        // An old plaintext connection holds the transition.
+        let listener = listen(&other, Family::V4, 5432);
+        let old = connect(&pod, address(&other, Family::V4, 5432), DEADLINE).unwrap();
+        let server_side = accept(&listener, DEADLINE).unwrap();
+        half.wanted.send_replace(Arc::new(vec![spec(&pod)]));
+        half.until_state("cart", PodState::Enrolling).await;
+        assert!(matches!(proxy.next().await, Event::Pod { .. }));
+        drop((old, server_side));
+        half.until_state("cart", PodState::Captured).await;
+
+        half.wanted.send_replace(Arc::new(vec![PodSpec { enrolled: false, ..spec(&pod) }]));
+        assert!(matches!(proxy.next().await, Event::Release { .. }));
+        half.until_state("cart", PodState::Releasing).await;
+        proxy.handle.relaying(&"cart".into(), 1);
+        let direct = connect(&pod, address(&other, Family::V4, 5432), DEADLINE).unwrap();
+        assert!(accept(&listener, DEADLINE).is_some(), "new connections go direct");
+        drop(direct);
+        assert!(count() > 0, "waits for what is relayed");
+        proxy.handle.relaying(&"cart".into(), 0);
+        assert!(matches!(proxy.next().await, Event::Remove { .. }));
+        assert_eq!(count(), 0);
+
+        half.wanted.send_replace(Arc::new(vec![spec(&pod)]));
+        assert!(matches!(proxy.next().await, Event::Pod { .. }));
+        half.until_state("cart", PodState::Captured).await;
+        // Killed while captured, and un-enrolled before it is back: the next life cleans up.
+        half.end().await;
+        assert!(count() > 0);
+        let next = Half::start(&lab, vec![PodSpec { enrolled: false, ..spec(&pod) }], true);
+        let gone = async {
+            while count() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(2 * DEADLINE, gone).await.expect("leftovers are removed");
+        next.wanted.send_replace(Arc::new(vec![spec(&pod)]));
+        next.until_state("cart", PodState::Captured).await;
+        next.end().await;
+        assert_eq!(count(), 0, "--release-on-exit");
+    });
+}
+
+#[test]
+fn a_restart_adopts_damage_is_repaired_and_a_broken_pod_harms_nobody() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let (pod, busy) = (lab.pod(1, "cart").unwrap(), lab.pod(1, "busy").unwrap());
+    let installer = &installers()[0];
+    let holder: TcpListener = busy.run(|| TcpListener::bind("0.0.0.0:15008")).unwrap().unwrap();
+    let nowhere = PodSpec { uid: "nowhere".into(), netns: Some("weft-not-there".into()), ..spec(&pod) };
+    let unplaced = PodSpec { uid: "unplaced".into(), netns: None, ..spec(&pod) };
+    let stranger = PodSpec { uid: "stranger".into(), addresses: vec!["10.9.9.9".parse().unwrap()], ..spec(&pod) };
+    let all = vec![nowhere, unplaced, stranger, spec(&busy), spec(&pod)];
+    run(async {
+        let half = Half::start(&lab, all.clone(), false);
+        half.until_state("cart", PodState::Captured).await;
+        for (uid, words) in [("nowhere", "cannot open"), ("busy", "15008"), ("stranger", "none of the pod's addresses")]
+        {
+            let says = |pod: Option<&PodStatus>| {
+                pod.is_some_and(|pod| pod.error.as_ref().is_some_and(|error| error.contains(words)))
+            };
+            half.until(uid, says).await;
+        }
+        half.until_state("unplaced", PodState::Waiting).await;
+        let busy_rules = busy.run(|| installer.count(Ipv6::Usable)).unwrap().unwrap();
+        assert_eq!(busy_rules, 0, "not enrolled while the port is held");
+        drop(holder);
+        half.until_state("busy", PodState::Captured).await;
+
+        let backend = format!("{:?}", installer.backend()).to_lowercase();
+        let damage = format!("ip rule del pref 32764; iptables-{backend} -t mangle -F");
+        assert!(pod.command("sh").args(["-c", &damage]).status().unwrap().success());
+        half.until("cart", |pod| pod.is_some_and(|pod| pod.repairs > 0)).await;
+
+        let mut proxy = half.proxy(1);
+        assert_eq!(proxy.snapshot().await.len(), 2);
+        half.end().await;
+        let next = Half::start(&lab, all, false);
+        let pods = proxy.snapshot().await;
+        assert_eq!(pods.len(), 2, "the client comes back by itself");
+        for family in FAMILIES {
+            outbound_arrives(&pod, family, &pods.iter().find(|(name, _)| name == "cart").unwrap().1);
+        }
+        next.end().await;
+    });
+}
