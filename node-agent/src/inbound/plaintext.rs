@@ -26,7 +26,8 @@ pub async fn serve_plaintext(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, 
     let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.relaying);
     live.client_comes_first();
     let connected = tokio::select! {
-        connected = connect(&shard, &pod, &live, client, original) => connected,
+        // Boxed: setting up takes more room than relaying, and only for a moment.
+        connected = Box::pin(connect(&shard, &pod, &live, client, original)) => connected,
         reason = cut.wait() => Err(reason.into()),
     };
     match connected {

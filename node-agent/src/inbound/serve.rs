@@ -35,7 +35,7 @@ pub async fn serve_tunnels(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, cl
     };
     let (client, arrived_at) = (canonical(client), canonical(arrived_at));
     let greeted = tokio::select! {
-        greeted = greet(&shard, &pod, stream) => greeted,
+        greeted = Box::pin(greet(&shard, &pod, stream)) => greeted,
         () = pod.gone.cancelled() => return,
     };
     let (connection, identity) = match greeted {
@@ -120,7 +120,8 @@ async fn serve_tunnel(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, ca
     let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.relaying);
     let head = incoming.head.clone();
     let connected = tokio::select! {
-        connected = connect(&shard, &pod, &live, &head, &caller) => connected,
+        // Boxed: setting up takes more room than relaying, and only for a moment.
+        connected = Box::pin(connect(&shard, &pod, &live, &head, &caller)) => connected,
         reason = cut.wait() => Err(reason.into()),
         () = poll_fn(|cx| incoming.poll_withdrawn(cx)) => Err(Failure::new(Reason::Reset, "withdrawn by the client")),
     };

@@ -33,7 +33,8 @@ pub async fn serve_outbound(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, c
     record.source_identity = Some(pod.served.identity.clone());
     let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.relaying);
     let connected = tokio::select! {
-        connected = reach(&shard, &pod, &live, OriginalDst(original)) => connected,
+        // Boxed: setting up takes more room than relaying, and only for a moment.
+        connected = Box::pin(reach(&shard, &pod, &live, OriginalDst(original))) => connected,
         reason = cut.wait() => Err(reason.into()),
     };
     let (peer, _counted) = match connected {

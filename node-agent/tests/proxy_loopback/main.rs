@@ -486,8 +486,8 @@ async fn a_peer_that_asks_for_the_wrong_thing_gets_status_and_reason() {
         let cart = SpiffeId::new("cluster.local", "shop", "cart").unwrap();
         let config = tls::client_config(&pair.world.credentials(&web), &[cart]).unwrap();
         let tcp = call(pair.world.ip(WEB), pair.world.at(CART, 15008)).await;
-        let stream = soon(tls::connect(tcp, config)).await.unwrap();
-        let (connection, driver) = soon(client::handshake(stream, &Default::default())).await.unwrap();
+        let stream = soon(Box::pin(tls::connect(tcp, config))).await.unwrap();
+        let (connection, driver) = soon(Box::pin(client::handshake(stream, &Default::default()))).await.unwrap();
         tokio::task::spawn_local(driver);
         let own = pair.world.ip(CART);
         for (authority, status, reason) in [
