@@ -6,6 +6,7 @@
 //! ```text
 //! directory -> watch (files.rs: whole snapshots) -> store (last good versions) -> Outcome { objects, findings }
 //!                          document.rs: split -> objects/*: typed, strict -> check.rs: all of them together
+//!                          memory.rs: the last good versions over a restart
 //! ```
 
 mod check;
@@ -13,6 +14,7 @@ mod document;
 mod fields;
 mod files;
 mod finding;
+mod memory;
 pub mod objects;
 mod store;
 mod watch;
@@ -21,6 +23,7 @@ pub use check::{Conflicts, check, conflicts, selected_pods};
 pub use document::{Document, split};
 pub use files::{Files, QUIET, Scan, ScanError, Scanner};
 pub use finding::{Finding, Place, Severity};
+pub use memory::{Memory, MemoryError};
 pub use objects::{Kind, Object, ObjectKey, Objects};
 pub use store::{Outcome, Store};
 pub use watch::{RESCAN, Watch, WatchError};

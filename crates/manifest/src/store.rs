@@ -22,6 +22,8 @@ use crate::objects::{Object, ObjectKey, Objects, Reading, read};
 #[derive(Debug, Default)]
 pub struct Store {
     files: BTreeMap<Arc<str>, FileState>,
+    /// Files of which something else is in force since somebody asked.
+    changed: BTreeSet<Arc<str>>,
 }
 
 /// What is in force after a snapshot.
@@ -47,6 +49,8 @@ struct Held {
     key: ObjectKey,
     object: Object,
     place: Place,
+    /// The bytes in which `place` counts: the file's, or those of an older version.
+    source: Arc<[u8]>,
     /// An older version than the file's.
     old: bool,
 }
@@ -58,6 +62,7 @@ impl Store {
             let hidden = files.unreadable.keys().any(|directory| is_below(path, directory));
             !files.contents.contains_key(path) && !hidden
         };
+        self.changed.extend(self.files.keys().filter(|path| gone(path)).cloned());
         self.files.retain(|path, _| !gone(path));
         for (path, content) in &files.contents {
             let before = self.files.get(path);
@@ -65,9 +70,19 @@ impl Store {
                 let held = before.map_or(&[][..], |before| &before.held);
                 let state = read_file(path, content, held);
                 self.files.insert(path.clone(), state);
+                self.changed.insert(path.clone());
             }
         }
         self.merge(files)
+    }
+
+    /// The files that changed since the last call, each with a text that says what is in force of it, or `None` when that
+    /// is nothing. Applied to an empty store, these texts give the same objects: how the last good versions outlive a
+    /// restart.
+    pub fn take_changes(&mut self) -> Vec<(Arc<str>, Option<Vec<u8>>)> {
+        let changed = std::mem::take(&mut self.changed);
+        let text = |path: &Arc<str>| self.files.get(path).and_then(FileState::text_in_force);
+        changed.into_iter().map(|path| (path.clone(), text(&path))).collect()
     }
 
     fn merge(&self, files: &Files) -> Outcome {
@@ -102,6 +117,29 @@ impl Store {
     }
 }
 
+impl FileState {
+    fn text_in_force(&self) -> Option<Vec<u8>> {
+        if self.held.is_empty() {
+            return None;
+        }
+        match &self.content {
+            // Exactly what was written, where all of it counts.
+            Ok(bytes) if !self.held.iter().any(|held| held.old) => Some(bytes.to_vec()),
+            _ => Some(self.held.iter().filter_map(Held::text).collect::<String>().into_bytes()),
+        }
+    }
+}
+
+impl Held {
+    /// The document as YAML, found again in the bytes that it was read from.
+    fn text(&self) -> Option<String> {
+        let same = |place: &Place| (place.document, place.item) == (self.place.document, self.place.item);
+        let documents = document::split(&self.place.file, &self.source);
+        let found = documents.into_iter().flatten().find(|document| same(&document.place))?;
+        serde_yaml::to_string(&found.value).ok().map(|text| format!("---\n{text}"))
+    }
+}
+
 fn read_file(path: &str, content: &Result<Arc<[u8]>, String>, before: &[Held]) -> FileState {
     let old = |held: &Held| Held { old: true, ..held.clone() };
     let bytes = match content {
@@ -125,7 +163,7 @@ fn read_file(path: &str, content: &Result<Arc<[u8]>, String>, before: &[Held]) -
         match read(&document) {
             Reading::Good(key, object, warnings) => {
                 findings.extend(warnings);
-                held.push(Held { key, object, place: document.place, old: false });
+                held.push(Held { key, object, place: document.place, source: bytes.clone(), old: false });
             }
             Reading::Refused(key, faults) => {
                 findings.extend(faults);

@@ -16,6 +16,7 @@ use notify::{RecursiveMode, Watcher};
 
 use crate::files::{Files, QUIET, ScanError, Scanner, is_passing, name};
 use crate::finding::{Finding, Place, Severity};
+use crate::memory::{Memory, MemoryError};
 use crate::store::{Outcome, Store};
 
 /// How often the tree is looked through without any notice. One `stat` per file: 1,000 files cost about 2 ms.
@@ -42,6 +43,9 @@ pub enum WatchError {
     /// It is a file.
     #[error("'{}' is not a directory; expected a directory with Kubernetes YAML", .0.display())]
     NotADirectory(PathBuf),
+    /// The last good versions cannot be kept.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The system has no thread to give.
     #[error("cannot start the thread that watches '{}': {source}", path.display())]
     Thread {
@@ -66,15 +70,42 @@ impl Watch {
     /// The directory is missing, cannot be read or is none, or there is no thread to be had. If it goes away *later*,
     /// everything stays in force and a finding says so.
     pub fn start(root: &Path, deliver: impl FnMut(Arc<Outcome>) + Send + 'static) -> Result<Self, WatchError> {
+        Self::begin(root, None, deliver)
+    }
+
+    /// As [`start`](Self::start), and remembers the last good versions in a directory of its own, so that what is broken
+    /// stays in force over a restart, too.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), or when `memory` cannot be made or read.
+    pub fn start_remembering(
+        root: &Path,
+        memory: &Path,
+        deliver: impl FnMut(Arc<Outcome>) + Send + 'static,
+    ) -> Result<Self, WatchError> {
+        Self::begin(root, Some(Memory::open(memory)?), deliver)
+    }
+
+    fn begin(
+        root: &Path,
+        memory: Option<Memory>,
+        deliver: impl FnMut(Arc<Outcome>) + Send + 'static,
+    ) -> Result<Self, WatchError> {
         let mut scanner = Scanner::new(root);
         scanner.scan()?;
         if !root.is_dir() {
             return Err(WatchError::NotADirectory(root.to_owned()));
         }
+        let mut store = Store::default();
+        if let Some(memory) = &memory {
+            store.apply(&memory.load());
+            store.take_changes(); // they come from there
+        }
         let (control, notices) = channel();
         let run = Run {
             scanner,
-            store: Store::default(),
+            store,
+            memory,
             open: BTreeMap::new(),
             last: None,
             away: false,
@@ -109,6 +140,7 @@ impl Drop for Watch {
 struct Run<D> {
     scanner: Scanner,
     store: Store,
+    memory: Option<Memory>,
     /// Files that somebody writes to just now, with the time of the last write.
     open: BTreeMap<PathBuf, Instant>,
     last: Option<(Files, Arc<Outcome>)>,
@@ -197,6 +229,9 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
             return true;
         }
         let outcome = Arc::new(self.store.apply(&files));
+        if let Some(memory) = &mut self.memory {
+            memory.save(self.store.take_changes());
+        }
         self.publish(files, outcome);
         true
     }

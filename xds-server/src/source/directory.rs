@@ -28,20 +28,25 @@ impl DirectorySource {
     }
 }
 
-/// Starts to watch a directory.
+/// Starts to watch a directory. With `memory`, a directory of its own below the state directory, the last good versions of
+/// what is broken outlive a restart.
 ///
 /// # Errors
-/// [`WatchError`] when it cannot be read.
-pub fn start(directory: &Path, registry: &Registry) -> Result<DirectorySource, WatchError> {
+/// [`WatchError`] when one of them cannot be used.
+pub fn start(directory: &Path, memory: Option<&Path>, registry: &Registry) -> Result<DirectorySource, WatchError> {
     let metrics = Metrics::new(registry);
     let (mut writer, outcomes) = shared::channel(None);
     let mut before = Vec::new();
-    let watch = Watch::start(directory, move |outcome| {
+    let deliver = move |outcome: Arc<Outcome>| {
         log(&before, &outcome);
         metrics.count(&outcome);
         before.clone_from(&outcome.findings);
         writer.publish(Some(outcome));
-    })?;
+    };
+    let watch = match memory {
+        Some(memory) => Watch::start_remembering(directory, memory, deliver)?,
+        None => Watch::start(directory, deliver)?,
+    };
     Ok(DirectorySource { outcomes, watch })
 }
 

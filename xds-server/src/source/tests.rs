@@ -15,7 +15,7 @@ async fn changes_arrive_and_findings_are_visible() {
     let file = directory.path().join("shop.yaml");
     fs::write(&file, "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n").unwrap();
     let registry = Registry::new("test", "0");
-    let mut source = start(directory.path(), &registry).unwrap();
+    let mut source = start(directory.path(), None, &registry).unwrap();
 
     let first = source.outcomes.wait_until(Option::is_some);
     let first = tokio::time::timeout(DEADLINE, first).await.unwrap().unwrap();
@@ -37,6 +37,6 @@ async fn changes_arrive_and_findings_are_visible() {
 
 #[tokio::test]
 async fn a_missing_directory_is_refused_at_once() {
-    let error = start("/nonexistent/mesh".as_ref(), &Registry::new("test", "0")).unwrap_err();
+    let error = start("/nonexistent/mesh".as_ref(), None, &Registry::new("test", "0")).unwrap_err();
     assert!(error.to_string().contains("expected a directory"), "{error}");
 }

@@ -123,3 +123,31 @@ fn the_same_files_give_the_same_outcome_whatever_was_before() {
     let empty: BTreeMap<Arc<str>, String> = BTreeMap::new();
     assert_eq!(good.unreadable, empty);
 }
+
+/// What is written for a restart reads back as what was in force, however good and broken versions are mixed.
+#[test]
+fn what_is_remembered_reads_back() {
+    let text = |numbers: &[u32]| -> String {
+        let one = |(index, number): (usize, &u32)| match number {
+            0 => String::from("kind: [\n"),
+            1 => service(&format!("s{index}"), "broken"),
+            number => service(&format!("s{index}"), &number.to_string()),
+        };
+        numbers.iter().enumerate().map(one).collect::<Vec<_>>().join("---\n")
+    };
+    let versions = proptest::collection::vec(proptest::collection::vec(0_u32..6, 1..5), 1..6);
+    proptest::proptest!(|(versions in versions)| {
+        let (mut store, mut remembered) = (Store::default(), BTreeMap::new());
+        for version in &versions {
+            let outcome = store.apply(&files(&[("x.yaml", &text(version))]));
+            for (path, content) in store.take_changes() {
+                match content {
+                    Some(content) => drop(remembered.insert(path, Ok(Arc::from(content)))),
+                    None => drop(remembered.remove(&path)),
+                }
+            }
+            let read_back = Files { contents: remembered.clone(), ..Files::default() };
+            proptest::prop_assert_eq!(ports(&Store::default().apply(&read_back)), ports(&outcome));
+        }
+    });
+}

@@ -197,3 +197,33 @@ fn stopping_ends_the_deliveries() {
     // The callback was dropped with the thread: after at most one delivery the channel is closed, not silent.
     while outcomes.recv_timeout(DEADLINE).map_err(|error| assert_eq!(error, RecvTimeoutError::Disconnected)).is_ok() {}
 }
+
+#[test]
+fn the_last_good_version_outlives_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, memory) = (directory.path().join("mesh"), directory.path().join("state/last-good"));
+    fs::create_dir(&root).unwrap();
+    let next = |what: &str| {
+        let (sender, outcomes) = channel();
+        let watch = Watch::start_remembering(&root, &memory, move |outcome| drop(sender.send(outcome))).unwrap();
+        let outcome = outcomes.recv_timeout(DEADLINE).expect(what);
+        watch.stop();
+        outcome
+    };
+    fs::write(root.join("a.yaml"), service("a", 1) + &service("b", 1)).unwrap();
+    fs::write(root.join("c.yaml"), service("c", 1)).unwrap();
+    assert_eq!(services(&next("good")), "a:1 b:1 c:1");
+
+    // Broken while nobody watched: one document, and one whole file.
+    fs::write(root.join("a.yaml"), service("a", 2) + &service("b", 0)).unwrap();
+    fs::write(root.join("c.yaml"), "kind: [").unwrap();
+    for again in ["broken", "still broken"] {
+        let outcome = next(again);
+        assert_eq!(services(&outcome), "a:2 b:1 c:1");
+        assert_eq!(outcome.kept.len(), 2);
+    }
+    fs::remove_file(root.join("c.yaml")).unwrap();
+    assert_eq!(services(&next("removed")), "a:2 b:1");
+    fs::write(root.join("c.yaml"), "kind: [").unwrap();
+    assert_eq!(services(&next("not remembered for ever")), "a:2 b:1");
+}
