@@ -1,0 +1,381 @@
+//! The real client of `weft-wire` against the real server, over loopback TCP without TLS (which `weft-identity` tests).
+
+#![expect(clippy::unwrap_used, reason = "a test may die of an assumption")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Request};
+use weft_model::{Change, Mesh, Reason, Resource, Service, Uid, Workload};
+use weft_runtime::metrics::Registry;
+use weft_runtime::shared::{self, Reader, Writer};
+use weft_runtime::{backoff, drain};
+use weft_wire::connect::{Connector, Credentials};
+use weft_wire::convert::ResourceType;
+use weft_wire::delta::{BACKOFF, Batch, DeltaStream, Limits, NodeIdentity, StreamSettings, StreamStatus};
+use weft_wire::proto::discovery::DeltaDiscoveryRequest;
+use weft_wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use weft_wire::report::{Report, ReportError, Reported, Reporter};
+use weft_xds_server::catalog::Catalog;
+use weft_xds_server::serve::{Ads, AdsSettings, CapturedStore, NodeTokens, Nodes, Reports, ServeMetrics, serve};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+struct Server {
+    address: SocketAddr,
+    catalog: Writer<Option<Catalog>>,
+    nodes: Nodes,
+    registry: Registry,
+    trigger: Option<drain::Trigger>,
+    ended: Option<JoinHandle<()>>,
+    /// Of its own, so that it can be killed with everything in it.
+    runtime: Option<Runtime>,
+}
+
+/// `address` with port 0 takes any; a restarted server takes its predecessor's.
+async fn start(folder: &Path, address: SocketAddr, resources: Option<&[Resource]>, limits: Limits) -> Server {
+    let mut listener = std::net::TcpListener::bind(address);
+    for _ in 0..100 {
+        if listener.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await; // the killed predecessor still closes its socket
+        listener = std::net::TcpListener::bind(address);
+    }
+    let listener = listener.unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let tokens = folder.join("tokens");
+    std::fs::write(&tokens, "node-1 one\nnode-2 two\n").unwrap();
+    let (trigger, watch) = drain::channel();
+    let (catalog, reader) = shared::channel(resources.map(|resources| Catalog::new().update(resources).0));
+    let (nodes, registry) = (Nodes::new(), Registry::new("test", "0"));
+    let metrics = ServeMetrics::new(&registry);
+    let (store, _) = CapturedStore::open(folder).unwrap();
+    let reports = Reports::new(store, |uid| uid.0.ends_with("/known").then(|| "node-1".into()), metrics.clone());
+    let settings = AdsSettings { catalog: reader, nodes: nodes.clone(), metrics, drain: watch.clone(), limits };
+    let authenticate = Arc::new(NodeTokens::open(&tokens).unwrap());
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let ended = runtime.spawn(async move {
+        let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+        serve(incoming, authenticate, (Ads::new(settings), reports), |routes| routes, watch).await.unwrap();
+    });
+    let (trigger, ended, runtime) = (Some(trigger), Some(ended), Some(runtime));
+    Server { address, catalog, nodes, registry, trigger, ended, runtime }
+}
+
+impl Drop for Server {
+    /// As `kill -9` does: no good-bye.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Server {
+    fn publish(&mut self, resources: &[Resource]) {
+        self.catalog.update(|catalog| Some(catalog.clone().unwrap_or_default().update(resources).0));
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.registry.encode();
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+}
+
+struct Client {
+    mesh: Arc<Mutex<Mesh>>,
+    batches: Arc<Mutex<Vec<Batch>>>,
+    status: Reader<StreamStatus>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn credentials(folder: &Path, token: &str) -> Credentials {
+    let path = folder.join(format!("token-{token}"));
+    std::fs::write(&path, token).unwrap();
+    Credentials { token_file: Some(path), ..Credentials::default() }
+}
+
+fn client(folder: &Path, address: SocketAddr, node: &str, token: &str) -> Client {
+    let metadata = BTreeMap::from([("NODE_NAME".to_owned(), node.to_owned())]);
+    let identity = NodeIdentity { id: format!("ztunnel~1.1.1.1~{node}.ns~ns.svc.cluster.local"), metadata };
+    let mut settings = StreamSettings::everything(identity, credentials(folder, token));
+    settings.backoff = backoff::Settings { cap: Duration::from_millis(100), ..BACKOFF };
+    let (stream, status) = DeltaStream::new(Connector::tcp(address), settings);
+    let (mesh, batches) = (Arc::new(Mutex::new(Mesh::default())), Arc::new(Mutex::new(Vec::new())));
+    let task = tokio::spawn({
+        let (mesh, batches) = (mesh.clone(), batches.clone());
+        async move {
+            let apply = move |batch: Batch| {
+                let next = mesh.lock().unwrap().apply(batch.changes.clone());
+                *mesh.lock().unwrap() = next;
+                batches.lock().unwrap().push(batch);
+            };
+            match stream.run(apply).await {}
+        }
+    });
+    Client { mesh, batches, status, task }
+}
+
+impl Client {
+    async fn status(&mut self, accept: impl FnMut(&StreamStatus) -> bool) -> Arc<StreamStatus> {
+        let wait = tokio::time::timeout(DEADLINE, self.status.wait_until(accept));
+        match wait.await {
+            Ok(status) => status.unwrap(),
+            Err(_) => panic!("still {:?}", self.status.load()),
+        }
+    }
+
+    async fn names(&mut self, expected: &[&str]) {
+        let names = |mesh: &Mesh| {
+            let workloads = mesh.workloads().map(|workload| workload.uid.to_string());
+            workloads.chain(mesh.services().map(|service| service.key.to_string())).collect::<BTreeSet<_>>()
+        };
+        let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+        until(|| names(&self.mesh.lock().unwrap()) == expected).await;
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        self.batches.lock().unwrap().iter().flat_map(|batch| batch.changes.clone()).collect()
+    }
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < end, "not within {DEADLINE:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn workload(name: &str, node: &str) -> Resource {
+    let mut workload = Workload::named("c", "ns", name);
+    workload.node = node.into();
+    Resource::Workload(workload)
+}
+
+fn service(hostname: &str) -> Resource {
+    Resource::Service(Service::named("ns", "short", hostname))
+}
+
+#[tokio::test]
+async fn subscribes_is_updated_and_told_of_removals_on_two_nodes() {
+    let folder = tempfile::tempdir().unwrap();
+    let resources = [workload("a", "node-1"), service("s")];
+    let mut server = start(folder.path(), any_port(), Some(&resources), Limits::default()).await;
+    let mut first = client(folder.path(), server.address, "node-1", "one");
+    let mut second = client(folder.path(), server.address, "node-2", "two");
+    for client in [&mut first, &mut second] {
+        client.status(StreamStatus::is_ready).await;
+        client.names(&["c//Pod/ns/a", "ns/s"]).await;
+    }
+    server.publish(&[workload("a", "node-2"), workload("b", "node-1")]);
+    for client in [&mut first, &mut second] {
+        client.names(&["c//Pod/ns/a", "c//Pod/ns/b"]).await;
+        let mesh = client.mesh.lock().unwrap();
+        assert_eq!(&*mesh.workload(&Uid::of_pod("c", "ns", "a")).unwrap().node, "node-2");
+    }
+    let held = |nodes: &Nodes, node: &str| {
+        let status = nodes.all().get(node).cloned().unwrap_or_default();
+        status.streams.first().and_then(|stream| stream.types.get(&ResourceType::Address).map(|one| one.held))
+    };
+    until(|| held(&server.nodes, "node-1") == Some(2) && held(&server.nodes, "node-2") == Some(2)).await;
+    assert_eq!((server.nodes.streams(), server.metric("weft_xds_streams ")), (2, 2));
+    drop(second);
+    until(|| server.nodes.streams() == 1).await;
+    assert!(server.nodes.all()["node-2"].last_end.is_some());
+}
+
+#[tokio::test]
+async fn a_killed_server_comes_back_and_sends_only_what_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let resources = [workload("same", "n"), workload("changed", "n"), workload("gone", "n")];
+    let server = start(folder.path(), any_port(), Some(&resources), Limits::default()).await;
+    let mut client = client(folder.path(), server.address, "node-1", "one");
+    client.status(StreamStatus::is_ready).await;
+    let address = server.address;
+    drop(server);
+    client.status(|status| !status.connected).await;
+    client.names(&["c//Pod/ns/same", "c//Pod/ns/changed", "c//Pod/ns/gone"]).await;
+    client.batches.lock().unwrap().clear();
+    let resources = [workload("same", "n"), workload("changed", "other"), workload("new", "n")];
+    let server = start(folder.path(), address, Some(&resources), Limits::default()).await;
+    client.status(|status| status.connected).await;
+    client.names(&["c//Pod/ns/same", "c//Pod/ns/changed", "c//Pod/ns/new"]).await;
+    assert_eq!(client.changes().len(), 3, "two new, one removed: {:?}", client.changes());
+    assert!(client.batches.lock().unwrap()[0].first);
+    assert_eq!(server.metric("weft_xds_resources_total"), 3);
+}
+
+#[tokio::test]
+async fn nothing_is_said_before_the_source_was_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let resources = [workload("a", "n")];
+    let server = start(folder.path(), any_port(), Some(&resources), Limits::default()).await;
+    let mut client = client(folder.path(), server.address, "node-1", "one");
+    client.names(&["c//Pod/ns/a"]).await;
+    client.status(StreamStatus::is_ready).await;
+    let address = server.address;
+    drop(server);
+    let mut server = start(folder.path(), address, None, Limits::default()).await;
+    until(|| server.nodes.streams() == 1).await;
+    assert_eq!(server.metric("weft_xds_responses_total"), 0);
+    client.names(&["c//Pod/ns/a"]).await;
+    server.publish(&[]);
+    client.names(&[]).await;
+}
+
+#[tokio::test]
+async fn a_refused_resource_is_visible_and_harms_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    // No key of a service has a second '/': the client refuses it.
+    let resources = [workload("good", "n"), service("bad/host")];
+    let mut server = start(folder.path(), any_port(), Some(&resources), Limits::default()).await;
+    let mut client = client(folder.path(), server.address, "node-1", "one");
+    client.names(&["c//Pod/ns/good"]).await;
+    let refused = |nodes: &Nodes| {
+        let node = nodes.all().get("node-1").cloned().unwrap_or_default();
+        let types = node.streams.into_iter().flat_map(|stream| stream.types);
+        types.flat_map(|(_, status)| status.refused).collect::<Vec<_>>()
+    };
+    until(|| refused(&server.nodes).len() == 1).await;
+    let one = refused(&server.nodes).remove(0);
+    assert_eq!((&*one.name, one.reason.as_str()), ("ns/bad/host", "hostname: 'bad/host' must not contain '/'"));
+    assert_eq!(server.metric("weft_xds_nacks_total"), 1);
+    let status = client.status(|status| status.types[&ResourceType::Address].nacks == 1).await;
+    assert_eq!(status.types[&ResourceType::Address].rejected[0].name, "ns/bad/host");
+    server.publish(&[workload("good", "n"), service("good")]);
+    client.names(&["c//Pod/ns/good", "ns/good"]).await;
+    until(|| refused(&server.nodes).is_empty()).await;
+}
+
+#[tokio::test]
+async fn strangers_and_wrong_nodes_are_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), any_port(), Some(&[]), Limits::default()).await;
+    for (node, token, reason) in [("node-1", "wrong", Reason::Unauthenticated), ("node-1", "two", Reason::WrongNode)] {
+        let mut client = client(folder.path(), server.address, node, token);
+        let status = client.status(|status| status.last_error.is_some()).await;
+        let error = status.last_error.clone().unwrap();
+        assert!(error.contains(reason.code()) && !status.connected, "{error}");
+        assert!(client.batches.lock().unwrap().is_empty());
+    }
+    let channel = Connector::tcp(server.address).channel().await.unwrap();
+    let none = tokio_stream::iter([DeltaDiscoveryRequest::default()]);
+    let refused = AggregatedDiscoveryServiceClient::new(channel).delta_aggregated_resources(none).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(server.nodes.streams(), 0);
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_from_the_next_stream_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), any_port(), Some(&[]), Limits::default()).await;
+    std::fs::write(folder.path().join("tokens"), "node-1 another\n").unwrap();
+    let mut client = client(folder.path(), server.address, "node-1", "one");
+    client.status(|status| status.last_error.is_some()).await;
+    std::fs::write(folder.path().join("token-one"), "another").unwrap();
+    client.status(StreamStatus::is_ready).await;
+}
+
+#[tokio::test]
+async fn a_large_mesh_comes_in_pieces_and_is_ready_only_when_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let resources: Vec<Resource> = (0..250).map(|number| workload(&format!("w{number}"), "n")).collect();
+    let limits = Limits { resources: 20, bytes: 1 << 20 };
+    let server = start(folder.path(), any_port(), Some(&resources), limits).await;
+    let mut client = client(folder.path(), server.address, "node-1", "one");
+    let status = client
+        .status(|status| {
+            let addresses = &status.types[&ResourceType::Address];
+            assert_eq!(addresses.complete, addresses.held == 250);
+            status.is_ready()
+        })
+        .await;
+    assert_eq!(status.types[&ResourceType::Address].responses, 13);
+    assert_eq!(server.metric("weft_xds_resources_total"), 250);
+}
+
+#[tokio::test]
+async fn two_agents_of_one_node_overlap_and_a_drain_ends_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = start(folder.path(), any_port(), Some(&[workload("a", "n")]), Limits::default()).await;
+    let mut old = client(folder.path(), server.address, "node-1", "one");
+    let mut new = client(folder.path(), server.address, "node-1", "one");
+    old.status(StreamStatus::is_ready).await;
+    new.status(StreamStatus::is_ready).await;
+    assert_eq!(server.nodes.all()["node-1"].streams.len(), 2);
+    let outcome = tokio::time::timeout(DEADLINE, server.trigger.take().unwrap().drain(DEADLINE)).await.unwrap();
+    assert!(matches!(outcome, drain::Outcome::Drained { .. }), "{outcome:?}");
+    server.ended.take().unwrap().await.unwrap();
+    for client in [&mut old, &mut new] {
+        let status = client.status(|status| !status.connected).await;
+        assert!(status.last_error.is_some());
+        client.names(&["c//Pod/ns/a"]).await;
+    }
+    let end = server.nodes.all()["node-1"].last_end.clone().unwrap().1;
+    assert!(end.contains("draining"), "{end}");
+}
+
+#[tokio::test]
+async fn of_a_type_that_there_is_not_there_is_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), any_port(), Some(&[]), Limits::default()).await;
+    let text = prost_types::Value { kind: Some(prost_types::value::Kind::StringValue("node-1".to_owned())) };
+    let metadata = prost_types::Struct { fields: BTreeMap::from([("NODE_NAME".to_owned(), text)]) };
+    let node = weft_wire::proto::discovery::Node { metadata: Some(metadata), ..Default::default() };
+    let type_url = "type.googleapis.com/foreign.Type".to_owned();
+    let request = DeltaDiscoveryRequest { node: Some(node), type_url: type_url.clone(), ..Default::default() };
+    let mut request = Request::new(tokio_stream::StreamExt::chain(
+        tokio_stream::once(request),
+        tokio_stream::pending::<DeltaDiscoveryRequest>(),
+    ));
+    *request.metadata_mut() = credentials(folder.path(), "one").metadata().unwrap();
+    let channel = Connector::tcp(server.address).channel().await.unwrap();
+    let answer = AggregatedDiscoveryServiceClient::new(channel).delta_aggregated_resources(request).await.unwrap();
+    let response = tokio::time::timeout(DEADLINE, answer.into_inner().message()).await.unwrap().unwrap().unwrap();
+    assert_eq!((response.type_url, response.resources.len()), (type_url, 0));
+}
+
+#[tokio::test]
+async fn reports_are_kept_over_a_kill_and_only_for_the_own_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), any_port(), Some(&[]), Limits::default()).await;
+    let reporter = |token| Reporter::new(Connector::tcp(server.address), credentials(folder.path(), token));
+    let known = Uid::of_pod("c", "ns", "known");
+    let captured = vec![known.clone(), Uid::of_pod("c", "ns", "early")];
+    let report = Report { node: "node-1".to_owned(), captured, agent_version: "1".to_owned() };
+    let Reported::Accepted { refused } = reporter("one").report(&report).await.unwrap() else { panic!("supported") };
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].1.starts_with("unknown-workload"), "{refused:?}");
+    for (token, reason) in [("two", Reason::WrongNode), ("three", Reason::Unauthenticated)] {
+        match reporter(token).report(&report).await {
+            Err(ReportError::Failed { reason: given, .. }) => assert_eq!(given, Some(reason)),
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(server);
+    let (_, captured) = CapturedStore::open(folder.path()).unwrap();
+    let here = captured.load().effective(|uid| (*uid == known).then_some("node-1"));
+    assert_eq!(here, BTreeSet::from([known.clone()]));
+    assert!(captured.load().effective(|_| Some("node-2")).is_empty());
+}
