@@ -6,7 +6,7 @@ use weft_identity::control::{ControlConnector, ControlRoots, ControlSecurity};
 use weft_wire::connect::{Connector, Credentials};
 use weft_wire::delta::{NodeIdentity, StreamSettings};
 
-use super::resolve::resolver;
+use super::resolve::{ResolverError, resolver};
 use crate::config::{ControlPlaneOptions, Endpoint};
 
 /// Everything needed to talk to the control plane.
@@ -34,13 +34,8 @@ pub enum PlaneError {
         cause: http::Error,
     },
     /// Names cannot be looked up.
-    #[error("names cannot be looked up, and '{host}' is a name: {cause}; give an address instead")]
-    Resolver {
-        /// The name.
-        host: String,
-        /// Why not.
-        cause: String,
-    },
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
 }
 
 impl ControlPlane {

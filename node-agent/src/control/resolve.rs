@@ -8,10 +8,18 @@ use std::sync::Arc;
 use hickory_resolver::TokioResolver;
 use weft_identity::control::Resolve;
 
-use super::plane::PlaneError;
+/// Names cannot be looked up.
+#[derive(Debug, thiserror::Error)]
+#[error("names cannot be looked up, and '{host}' is a name: {cause}; give an address instead")]
+pub struct ResolverError {
+    /// The name.
+    host: String,
+    /// Why not.
+    cause: String,
+}
 
 /// A look-up by this machine's `resolv.conf` and `hosts`, if `host` is a name at all.
-pub(super) fn resolver(host: &str) -> Result<Resolve, PlaneError> {
+pub(super) fn resolver(host: &str) -> Result<Resolve, ResolverError> {
     if host.parse::<IpAddr>().is_ok() {
         let refuse = |host: String, _port: u16| io::Error::other(format!("'{host}' is not looked up"));
         return Ok(Arc::new(move |host, port| {
@@ -19,7 +27,7 @@ pub(super) fn resolver(host: &str) -> Result<Resolve, PlaneError> {
             Box::pin(std::future::ready(Err(error)))
         }));
     }
-    let failed = |cause: String| PlaneError::Resolver { host: host.to_owned(), cause };
+    let failed = |cause: String| ResolverError { host: host.to_owned(), cause };
     let builder = TokioResolver::builder_tokio().map_err(|error| failed(error.to_string()))?;
     let resolver = builder.build().map_err(|error| failed(error.to_string()))?;
     Ok(Arc::new(move |host, port| {
