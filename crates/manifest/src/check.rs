@@ -197,3 +197,6 @@ fn about(
     let place = objects.place(&key).cloned().unwrap_or_else(|| Place::whole_file(""));
     Finding { place, severity, object: key.to_string(), field: field.to_owned(), problem }
 }
+
+#[cfg(test)]
+mod tests;
