@@ -38,7 +38,7 @@ pub fn split(file: &str, bytes: &[u8]) -> Vec<Result<Document, Finding>> {
             Ok(_) => found.push(Err(refusal(place, "expected a Kubernetes object (a mapping)".to_owned()))),
             Err((line, problem)) => {
                 let line = line.map_or(place.line, |line| part.line + line - 1);
-                found.push(Err(refusal(Place { line, ..place }, problem)));
+                found.push(Err(refusal(Place { line, ..place }, lines_of_file(&problem, part.line - 1))));
             }
         }
     }
@@ -99,6 +99,20 @@ fn parse(text: &str) -> Result<Value, (Option<usize>, String)> {
     let mut value = Value::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| read(&error))?;
     value.apply_merge().map_err(|error| read(&error))?;
     Ok(value)
+}
+
+/// The parser counts the lines of the document; people count those of the file.
+fn lines_of_file(problem: &str, before: usize) -> String {
+    let mut parts = problem.split(" line ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        match part[..digits].parse::<usize>() {
+            Ok(line) => text += &format!(" line {}{}", line.saturating_add(before), &part[digits..]),
+            Err(_) => text += &format!(" line {part}"),
+        }
+    }
+    text
 }
 
 /// A List becomes its items; everything else stays.

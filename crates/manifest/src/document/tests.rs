@@ -62,6 +62,8 @@ fn a_syntax_error_costs_one_document_and_names_its_line(
     // The parser notices an open bracket only at the end.
     assert!((near..=near + 1).contains(&error.place.line), "{error}");
     assert!(error.problem.starts_with("is not valid YAML: "), "{error}");
+    let said = error.problem.split(" line ").nth(1).map(|rest| rest.split(' ').next().unwrap().parse().unwrap());
+    assert!(said.is_none_or(|line: usize| line == error.place.line), "{error}");
     assert_eq!(found.last().unwrap().as_ref().unwrap().value.get("n"), Some(&3.into()));
 }
 
