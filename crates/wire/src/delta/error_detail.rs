@@ -11,19 +11,27 @@ pub(super) fn write<'a>(refused: impl Iterator<Item = (&'a str, &'a str)>) -> St
     lines.join("\n")
 }
 
-/// Of the names that were sent, those that the text refuses, with the reason.
+/// Of the names that were sent, those that the text refuses, with the reason: what follows the name, up to the next one.
 pub(super) fn read<'a>(text: &str, sent: impl Iterator<Item = &'a str> + Clone) -> BTreeMap<String, String> {
-    let named: BTreeMap<String, String> =
-        sent.clone().filter_map(|name| Some((name.to_owned(), reason_for(text, name)?))).collect();
-    if named.is_empty() { sent.map(|name| (name.to_owned(), text.to_owned())).collect() } else { named }
+    let mut items: Vec<(usize, &str)> = sent.clone().filter_map(|name| Some((begin(text, name)?, name))).collect();
+    if items.is_empty() {
+        return sent.map(|name| (name.to_owned(), text.to_owned())).collect();
+    }
+    items.sort_unstable();
+    let ends = items.iter().skip(1).map(|(at, _)| *at).chain([text.len()]);
+    let reason = |((at, name), end): (&(usize, &str), usize)| {
+        let after = at + name.len() + 1; // the colon
+        let reason = text.get(after..end).unwrap_or_default().lines().next().unwrap_or_default();
+        ((*name).to_owned(), reason.trim().trim_end_matches([',', ';']).to_owned())
+    };
+    items.iter().zip(ends).map(reason).collect()
 }
 
-fn reason_for(text: &str, name: &str) -> Option<String> {
+/// Where an item `name:` begins.
+fn begin(text: &str, name: &str) -> Option<usize> {
     let begins_item = |at: usize| at == 0 || text[..at].ends_with(['\n', ' ', ',', ';', '[', '"']);
-    text.match_indices(name).find_map(|(at, _)| {
-        let rest = text[at + name.len()..].strip_prefix(':')?;
-        begins_item(at).then(|| rest.lines().next().unwrap_or_default().trim().to_owned())
-    })
+    let is_item = |at: usize| begins_item(at) && text[at + name.len()..].starts_with(':');
+    text.match_indices(name).map(|(at, _)| at).find(|at| is_item(*at))
 }
 
 #[cfg(test)]
@@ -35,7 +43,8 @@ mod tests {
 
     #[rstest]
     #[case("a/b: bad\na/c: worse", &[("a/b", "bad"), ("a/c", "worse")])]
-    #[case("a/b: bad, a/c: worse", &[("a/b", "bad, a/c: worse"), ("a/c", "worse")])]
+    #[case("a/b: bad, a/c: worse", &[("a/b", "bad"), ("a/c", "worse")])]
+    #[case("a/c: worse; a/b: bad: too", &[("a/b", "bad: too"), ("a/c", "worse")])]
     #[case("xa/b: bad", &[("xa/b", "bad")])]
     #[case("out of memory", &[("a/b", "out of memory"), ("a/c", "out of memory"), ("xa/b", "out of memory")])]
     #[case("", &[("a/b", ""), ("a/c", ""), ("xa/b", "")])]

@@ -23,16 +23,11 @@ mod stream_tests;
 mod subscriber;
 #[cfg(test)]
 mod together_tests;
+mod words;
 
 pub use session::{Acknowledged, Limits, Refused, Session, SessionStatus};
 pub use snapshot::Snapshot;
 pub use status::{Rejected, StreamStatus, TypeStatus};
 pub use stream::{BACKOFF, Batch, DeltaStream, NodeIdentity, StreamSettings};
 pub use subscriber::{Received, Rejection, Subscriber, Subscription};
-
-/// The name that means everything.
-pub const WILDCARD: &str = "*";
-
-/// How our server ends `system_version_info` while its answer is not complete: the client must not yet take what it has
-/// for everything. Other servers never send it, and other clients never look.
-pub const MORE_TO_COME: &str = "/more";
+pub use words::{MORE_TO_COME, WILDCARD};

@@ -17,8 +17,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::error_detail;
 use super::snapshot::Snapshot;
-use super::{MORE_TO_COME, WILDCARD, error_detail};
+use super::words::{MORE_TO_COME, WILDCARD};
 use crate::convert::{Encoded, ResourceType};
 use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Packed, Resource};
 

@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use weft_model::{Change, Resource, ResourceKey};
 
-use super::{MORE_TO_COME, WILDCARD, error_detail};
+use super::error_detail;
+use super::words::{MORE_TO_COME, WILDCARD};
 use crate::convert::{DecodeError, ResourceType, decode};
 use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as WireResource, Status};
 
@@ -115,7 +116,7 @@ impl Subscriber {
             if let Some(held) = self.held.remove(&name) {
                 changes.push(Change::Remove(held.key));
             }
-            self.answered.insert(name);
+            self.note_answer(name);
         }
         let mut rejected = Vec::new();
         for resource in response.resources {
@@ -126,8 +127,9 @@ impl Subscriber {
             match read(self.kind, &resource) {
                 Ok(content) => {
                     self.rejected.remove(&name);
-                    self.answered.extend(resource.aliases);
-                    self.answered.insert(name.clone());
+                    for answered in resource.aliases.into_iter().chain([name.clone()]) {
+                        self.note_answer(answered);
+                    }
                     self.held.insert(name, Held { version: resource.version, key: content.key() });
                     changes.push(Change::Upsert(content));
                 }
@@ -185,7 +187,7 @@ impl Subscriber {
         self.complete
     }
 
-    /// Whether the server has said of this name what it is, or that it is not.
+    /// Whether the server has said of this name, which was asked for, what it is or that it is not.
     #[must_use]
     pub fn is_answered(&self, name: &str) -> bool {
         self.answered.contains(name)
@@ -221,6 +223,15 @@ impl Subscriber {
             Subscription::Names(names) => {
                 names.contains(&resource.name) || resource.aliases.iter().any(|alias| names.contains(alias))
             }
+        }
+    }
+
+    /// Only of names that were asked for: all others would be remembered for ever.
+    fn note_answer(&mut self, name: String) {
+        if let Subscription::Names(names) = &self.subscription
+            && names.contains(&name)
+        {
+            self.answered.insert(name);
         }
     }
 
