@@ -10,7 +10,7 @@
 //! | [`netns`] | a thread inside a pod's namespace |
 //! | [`socket`], [`batch`] | listeners and dial sockets |
 //! | [`diag`], [`connections`], [`join`] | connections that are already there; joining and leaving |
-//! | `pod`, [`serve`] | one task per pod; the loop that joins source, pods and proxies |
+//! | `pod`, `steward`, [`serve`], [`settings`] | one task per pod; what is in hand; the loop that joins source, pods and proxies |
 //! | [`source`], [`status`], [`privileges`], [`command`] | directory of YAML; what is shown; what is given up; the program |
 
 pub mod batch;
@@ -29,6 +29,8 @@ pub mod routes;
 pub mod rules;
 pub mod ruleset;
 pub mod serve;
+pub mod settings;
 pub mod socket;
 pub mod source;
 pub mod status;
+mod steward;

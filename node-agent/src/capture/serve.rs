@@ -1,72 +1,27 @@
 //! The loop of the capture half: what the source wants, what the pods' tasks report and what proxies say comes together
 //! here; the roster and the hub decide, the tasks and sessions do.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval},
 };
 
+pub use super::settings::{CaptureSettings, STATUS_FILE};
 use super::{
     install::{InstallError, Installer},
-    pod::{Command, PodSettings, PodTask, Report},
-    ruleset::Phase,
-    socket::Listeners,
-    status::{PodState, PodStatus, StatusHandle},
+    status::StatusHandle,
+    steward::Steward,
 };
 use crate::{
-    handover::{
-        PodInfo,
-        hub::{Effect, Hub, Offer, Outgoing, SessionId},
-        server::{BindError, FromProxy, HandoverServer, HandoverSettings},
-    },
-    pods::{
-        PodSpec, PodUid,
-        roster::{Action, Present, ReleasePatience, Stage, plan},
-    },
+    handover::server::{BindError, HandoverServer},
+    pods::PodSpec,
 };
 
 /// Releases and appearances of proxies are looked at this often; everything else is an event.
 const TICK: Duration = Duration::from_millis(500);
-
-/// A release goes on without proxies after this time: nobody relays anything then.
-const NO_PROXY: Duration = Duration::from_secs(10);
-
-/// How long `--release-on-exit` may take: kubelet's default patience is 30 s.
-const RELEASE_ON_EXIT: Duration = Duration::from_secs(20);
-
-/// Audits: a pod's takes some 30 ms of one core (four program runs), so pods share this pace on large nodes.
-const AUDIT_SHARE: Duration = Duration::from_secs(1);
-
-/// How the capture half works.
-#[derive(Clone, Debug)]
-pub struct CaptureSettings {
-    /// This node's name.
-    pub node: String,
-    /// Socket for proxies.
-    pub handover: HandoverSettings,
-    /// Lock file of the iptables programs; must be writable.
-    pub xtables_lock: PathBuf,
-    /// Workers to make listeners for until a proxy says how many it has.
-    pub workers: usize,
-    /// How long old plaintext connections of a joining pod may go on (permissive mode).
-    pub enrol_deadline: Duration,
-    /// How patient a release is.
-    pub release: ReleasePatience,
-    /// Time between two audits of a pod; longer on nodes with many pods.
-    pub audit_interval: Duration,
-    /// Take every rule away at the end.
-    pub release_on_exit: bool,
-}
 
 /// Why the capture half cannot start or go on.
 #[derive(Debug, Error)]
@@ -114,8 +69,8 @@ pub async fn serve(
     });
     let (from_proxies, mut proxies) = mpsc::channel(64);
     let (reports, mut reported) = mpsc::unbounded_channel();
-    let mut capture = Capture::new(settings, installer, status, reports);
-    capture.tasks.spawn(server.serve(from_proxies));
+    let mut steward = Steward::new(settings, installer, status, reports);
+    steward.tasks.spawn(server.serve(from_proxies));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(stop);
@@ -129,346 +84,21 @@ pub async fn serve(
                 changed.map_err(|_| CaptureFailure::SourceEnded)?;
                 list = wanted.borrow_and_update().clone();
                 if !std::mem::replace(&mut listed, true) {
-                    capture.expect(&list);
+                    steward.expect(&list);
                 }
-                capture.follow(&list);
+                steward.follow(&list);
             }
-            Some((uid, report)) = reported.recv() => capture.hear(&uid, report),
-            Some(event) = proxies.recv() => capture.proxy(event),
-            _ = tick.tick(), if listed => capture.follow(&list),
-            Some(_ended) = capture.tasks.join_next() => {}
+            Some((uid, report)) = reported.recv() => steward.hear(&uid, report),
+            Some(event) = proxies.recv() => steward.proxy(event),
+            _ = tick.tick(), if listed => {
+                steward.follow(&list);
+                steward.show();
+            }
+            Some(_ended) = steward.tasks.join_next() => {}
         }
     }
-    if capture.settings.release_on_exit {
-        capture.finish_all(&mut reported).await;
+    if steward.settings.release_on_exit {
+        steward.finish_all(&mut reported).await;
     }
     Ok(())
-}
-
-struct Pod {
-    spec: PodSpec,
-    stage: StageNow,
-    commands: mpsc::UnboundedSender<Command>,
-    offered: Option<(PodInfo, Listeners)>,
-}
-
-/// The stage with what only the loop knows of it.
-#[derive(Clone, Copy, PartialEq)]
-enum StageNow {
-    Clean,
-    Captured,
-    Releasing(Instant),
-}
-
-struct Capture {
-    settings: CaptureSettings,
-    pod_settings: PodSettings,
-    status: StatusHandle,
-    reports: mpsc::UnboundedSender<(PodUid, Report)>,
-    pods: BTreeMap<PodUid, Pod>,
-    hub: Hub,
-    queues: BTreeMap<SessionId, mpsc::Sender<Outgoing>>,
-    workers: usize,
-    tasks: JoinSet<()>,
-}
-
-impl Capture {
-    fn new(
-        settings: CaptureSettings,
-        installer: Installer,
-        status: StatusHandle,
-        reports: mpsc::UnboundedSender<(PodUid, Report)>,
-    ) -> Self {
-        let (enrol_deadline, audit_interval) = (settings.enrol_deadline, settings.audit_interval);
-        Self {
-            hub: Hub::new(&settings.node),
-            workers: settings.workers,
-            pod_settings: PodSettings { installer, enrol_deadline, audit_interval },
-            settings,
-            status,
-            reports,
-            pods: BTreeMap::new(),
-            queues: BTreeMap::new(),
-            tasks: JoinSet::new(),
-        }
-    }
-
-    /// The first list: snapshots wait for its pods.
-    fn expect(&mut self, wanted: &[PodSpec]) {
-        let pods = wanted.iter().filter(|spec| spec.enrolled && spec.netns.is_some());
-        let effects = self.hub.expect(pods.map(|spec| spec.uid.clone()).collect());
-        self.perform(effects);
-    }
-
-    /// Does what the roster says.
-    fn follow(&mut self, wanted: &[PodSpec]) {
-        let present = self.pods.iter().map(|(uid, pod)| (uid.clone(), self.present(uid, pod))).collect();
-        for action in plan(wanted, &present, self.settings.release) {
-            self.act(action);
-        }
-        let unplaced = |uid: &PodUid| wanted.iter().any(|spec| spec.uid == *uid && spec.enrolled);
-        self.status.change(|status| {
-            status.pods.retain(|uid, pod| pod.state != PodState::Waiting || unplaced(uid));
-            status.proxies = self.hub.proxies();
-            status.workers = self.hub.workers();
-        });
-    }
-
-    fn present(&self, uid: &PodUid, pod: &Pod) -> Present {
-        let stage = match pod.stage {
-            StageNow::Clean => Stage::Clean,
-            StageNow::Captured => Stage::Captured,
-            StageNow::Releasing(since) => {
-                let age = since.elapsed();
-                // Right after a start of this half the proxy may not have come back yet, with what it relays.
-                let early = self.hub.proxies() == 0 && age < NO_PROXY;
-                Stage::Releasing { relaying: self.hub.relaying(uid).filter(|_| !early), age }
-            }
-        };
-        Present { spec: pod.spec.clone(), stage }
-    }
-
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Start(spec) | Action::Change(spec) => self.command(spec, Command::Capture, StageNow::Captured),
-            Action::Clean(spec) => self.command(spec, Command::Clean, StageNow::Clean),
-            Action::Restart(spec) => {
-                self.forget(&spec.uid);
-                self.command(spec, Command::Capture, StageNow::Captured);
-            }
-            Action::Wait(spec) => {
-                let error = Some(super::join::CaptureError::Unplaced.to_string());
-                let pod = PodStatus { state: PodState::Waiting, error, ..described(&spec) };
-                self.status.change(|status| {
-                    if status.pods.insert(spec.uid.clone(), pod).is_none() {
-                        tracing::warn!(
-                            pod = spec.name,
-                            namespace = spec.namespace,
-                            "selected, but its network namespace is not known"
-                        );
-                    }
-                });
-            }
-            Action::BeginRelease(uid) => {
-                tracing::info!(pod = %uid, "leaves the mesh");
-                if let Some(pod) = self.pods.get_mut(&uid) {
-                    pod.spec.enrolled = false;
-                    pod.stage = StageNow::Releasing(Instant::now());
-                    let _ended = pod.commands.send(Command::Release);
-                }
-                let effects = self.hub.release(&uid);
-                self.perform(effects);
-            }
-            Action::FinishRelease(uid) => {
-                if let Some(pod) = self.pods.get_mut(&uid) {
-                    let _ended = pod.commands.send(Command::Finish);
-                    // Asked once: the task tries until it is done, and then reports.
-                    pod.stage = StageNow::Clean;
-                }
-            }
-            Action::Forget(uid) => {
-                self.forget(&uid);
-                self.status.change(|status| _ = status.pods.remove(&uid));
-            }
-        }
-    }
-
-    fn command(&mut self, spec: PodSpec, command: impl Fn(PodSpec) -> Command, stage: StageNow) {
-        let uid = spec.uid.clone();
-        if stage == StageNow::Captured {
-            self.status.change(|status| {
-                let pod = status.pods.entry(uid.clone()).or_insert_with(|| described(&spec));
-                pod.netns = spec.netns.clone().or(pod.netns.take());
-            });
-        }
-        let known = self.pods.get(&uid).is_some_and(|pod| pod.commands.send(command(spec.clone())).is_ok());
-        if !known {
-            let (commands, received) = mpsc::unbounded_channel();
-            let interval =
-                self.settings.audit_interval.max(AUDIT_SHARE * u32::try_from(self.pods.len()).unwrap_or(u32::MAX));
-            let settings = PodSettings { audit_interval: interval, ..self.pod_settings.clone() };
-            let task = PodTask::new(spec.clone(), self.workers, Arc::new(settings), self.reports.clone());
-            let _received_by_the_task = commands.send(command(spec.clone()));
-            self.tasks.spawn(task.run(received));
-            self.pods.insert(uid.clone(), Pod { spec: spec.clone(), stage, commands, offered: None });
-        }
-        if let Some(pod) = self.pods.get_mut(&uid) {
-            let netns = spec.netns.clone().or(pod.spec.netns.take());
-            pod.spec = PodSpec { netns, ..spec };
-            pod.stage = stage;
-        }
-    }
-
-    fn forget(&mut self, uid: &PodUid) {
-        // Without its commands the task ends and closes its sockets.
-        self.pods.remove(uid);
-        let effects = self.hub.remove(uid);
-        self.perform(effects);
-    }
-
-    /// What a pod's task reports.
-    fn hear(&mut self, uid: &PodUid, report: Report) {
-        match report {
-            Report::Captured { listeners, phase, old } => self.captured(uid, listeners, phase, old),
-            Report::Sockets(session, family, sockets) => {
-                let effects = self.hub.sockets(session, uid.clone(), family, sockets);
-                self.perform(effects);
-            }
-            Report::NoListeners(error) => {
-                tracing::warn!(pod = %uid, %error, "no listeners for the proxy's workers");
-                self.status.change_pod(uid, |pod| pod.error = Some(error.to_string()));
-                let effects = self.hub.cannot(uid);
-                self.perform(effects);
-            }
-            Report::Releasing => self.status.change_pod(uid, |pod| pod.state = PodState::Releasing),
-            Report::Clean => {
-                if self.pods.get(uid).is_some_and(|pod| pod.stage == StageNow::Clean) {
-                    if let Some(pod) = self.pods.get_mut(uid) {
-                        pod.offered = None;
-                    }
-                    let effects = self.hub.remove(uid);
-                    self.perform(effects);
-                    self.status.change(|status| _ = status.pods.remove(uid));
-                }
-            }
-            Report::Failed(error) => {
-                tracing::warn!(pod = %uid, %error, "not as wanted, trying again");
-                self.status.change_pod(uid, |pod| {
-                    pod.state = PodState::Failed;
-                    pod.error = Some(error.to_string());
-                    pod.failures += 1;
-                });
-                let effects = self.hub.cannot(uid);
-                self.perform(effects);
-            }
-            Report::Repaired(what) => {
-                tracing::warn!(pod = %uid, what, "rules or routes had been changed by somebody, repaired");
-                self.status.change_pod(uid, |pod| pod.repairs += 1);
-            }
-        }
-    }
-
-    fn captured(&mut self, uid: &PodUid, listeners: Listeners, phase: Phase, old: usize) {
-        let Some(pod) = self.pods.get_mut(uid).filter(|pod| pod.stage == StageNow::Captured) else { return };
-        let state = if phase == Phase::Enrol { PodState::Enrolling } else { PodState::Captured };
-        let (ports, workers) = (Some(listeners.ports), listeners.workers());
-        let mut news = false;
-        self.status.change_pod(uid, |pod| {
-            news = pod.state != state;
-            let (failures, error, old_connections) = (0, None, old);
-            *pod = PodStatus { state, ports, workers, failures, error, old_connections, ..pod.clone() };
-        });
-        if news {
-            tracing::info!(pod = pod.spec.name, namespace = pod.spec.namespace, ?phase, old, "captured");
-        }
-        let info = info(&pod.spec, &self.settings.node);
-        let same =
-            pod.offered.as_ref().is_some_and(|(told, sockets)| *told == info && sockets.same_sockets(&listeners));
-        if same && !self.hub.is_releasing(uid) {
-            return;
-        }
-        pod.offered = Some((info.clone(), listeners.clone()));
-        let effects = self.hub.put(info, offer(&listeners));
-        self.perform(effects);
-    }
-
-    /// What happens at the handover socket.
-    fn proxy(&mut self, event: FromProxy) {
-        let effects = match event {
-            FromProxy::Connected(id, queue) => {
-                self.queues.insert(id, queue);
-                self.hub.connected(id);
-                Vec::new()
-            }
-            FromProxy::Said(id, message) => self.hub.said(id, message),
-            FromProxy::Gone(id, reason) => {
-                tracing::info!(session = id, %reason, "a proxy is gone; its listeners stay open");
-                self.queues.remove(&id);
-                self.hub.disconnected(id)
-            }
-        };
-        self.perform(effects);
-    }
-
-    fn perform(&mut self, effects: Vec<Effect>) {
-        let mut effects = VecDeque::from(effects);
-        while let Some(effect) = effects.pop_front() {
-            match effect {
-                Effect::Send(id, outgoing) => {
-                    let full = self.queues.get(&id).is_some_and(|queue| queue.try_send(outgoing).is_err());
-                    if full {
-                        effects.push_back(Effect::Close(id, "it is too far behind"));
-                    }
-                }
-                Effect::Close(id, why) => {
-                    // Dropping the queue ends the session, which then reports that it is gone.
-                    if self.queues.remove(&id).is_some() {
-                        tracing::warn!(session = id, why, "conversation with a proxy ended");
-                    }
-                }
-                Effect::MakeListeners(uid, workers) => {
-                    self.workers = workers;
-                    match self.pods.get(&uid) {
-                        Some(pod) if pod.commands.send(Command::Workers(workers)).is_ok() => {}
-                        _ => effects.extend(self.hub.cannot(&uid)),
-                    }
-                }
-                Effect::MakeSockets(id, uid, family, count) => match self.pods.get(&uid) {
-                    Some(pod) if pod.commands.send(Command::Sockets(id, family, count)).is_ok() => {}
-                    _ => effects.extend(self.hub.sockets(id, uid, family, Vec::new())),
-                },
-                Effect::Acknowledged(uid, outcome) => {
-                    if let Err(reason) = &outcome {
-                        tracing::warn!(pod = %uid, reason, "the proxy does not serve the pod");
-                    }
-                    self.status.change_pod(&uid, |pod| pod.refusal = outcome.err());
-                }
-            }
-        }
-    }
-
-    /// Takes everything away, for `--release-on-exit`.
-    async fn finish_all(&mut self, reported: &mut mpsc::UnboundedReceiver<(PodUid, Report)>) {
-        self.pods.retain(|_, pod| pod.stage != StageNow::Clean && pod.commands.send(Command::Finish).is_ok());
-        let all = async {
-            while !self.pods.is_empty() {
-                let Some((uid, report)) = reported.recv().await else { return };
-                match report {
-                    Report::Clean => drop(self.pods.remove(&uid)),
-                    Report::Failed(error) => tracing::warn!(pod = %uid, %error, "rules are not removed yet"),
-                    _ => {}
-                }
-            }
-        };
-        if tokio::time::timeout(RELEASE_ON_EXIT, all).await.is_err() {
-            let left: Vec<_> = self.pods.keys().map(PodUid::as_str).collect();
-            tracing::error!(?left, "rules could not be removed from these pods in time; they stay closed");
-        }
-    }
-}
-
-fn described(spec: &PodSpec) -> PodStatus {
-    PodStatus {
-        namespace: spec.namespace.clone(),
-        name: spec.name.clone(),
-        netns: spec.netns.clone(),
-        ..PodStatus::default()
-    }
-}
-
-fn info(spec: &PodSpec, node: &str) -> PodInfo {
-    PodInfo {
-        uid: spec.uid.clone(),
-        name: spec.name.clone(),
-        namespace: spec.namespace.clone(),
-        service_account: spec.service_account.clone(),
-        addresses: spec.addresses.clone(),
-        node: node.to_owned(),
-        strict: spec.strict,
-    }
-}
-
-fn offer(listeners: &Listeners) -> Offer {
-    let all = listeners.all.iter().map(|listener| (listener.tag, listener.socket.clone()));
-    Offer { workers: listeners.workers(), listeners: all.collect() }
 }

@@ -76,16 +76,18 @@ pub enum FromProxy {
 pub struct HandoverServer {
     listener: UnixListener,
     settings: HandoverSettings,
+    _lock: fs::File,
 }
 
 impl HandoverServer {
-    /// Makes the socket file. A stale one is replaced; one that answers is not.
+    /// Makes the socket file, and one beside it (`.lock`) that says that we live. A stale socket is replaced.
     ///
     /// # Errors
     /// [`BindError`].
     pub fn bind(settings: HandoverSettings) -> Result<Self, BindError> {
         let path = &settings.path;
         let failed = |source: io::Error| BindError::Io { path: path.clone(), source };
+        let lock = lock(path)?;
         clear_stale(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
@@ -93,13 +95,10 @@ impl HandoverServer {
         let address = SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
         rustix::net::bind(&socket, &address).map_err(|error| failed(error.into()))?;
         // Nobody can connect before listen, so permissions are right from the first moment.
-        fs::set_permissions(path, fs::Permissions::from_mode(settings.mode)).map_err(failed)?;
-        if let Some((user, group)) = settings.owner {
-            std::os::unix::fs::chown(path, Some(user), Some(group)).map_err(failed)?;
-        }
+        set_access(&settings).map_err(failed)?;
         rustix::net::listen(&socket, 16).map_err(|error| failed(error.into()))?;
         let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
-        Ok(Self { listener, settings })
+        Ok(Self { listener, settings, _lock: lock })
     }
 
     /// Lets proxies in until dropped; ends when nobody reads `events` any more.
@@ -144,16 +143,43 @@ impl Drop for HandoverServer {
     }
 }
 
+/// Whoever holds the lock is the capture half of this socket; the kernel lets go of it when its holder dies.
+fn lock(path: &Path) -> Result<fs::File, BindError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let failed = |source: io::Error| BindError::Io { path: PathBuf::from(&name), source };
+    let file = fs::File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(BindError::InUse(path.to_path_buf())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// What an earlier life left; the lock is ours, so nobody lives there.
 fn clear_stale(path: &Path) -> Result<(), BindError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotASocket(path.to_path_buf()));
     }
-    match Channel::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|source| BindError::Io { path: path.to_path_buf(), source })
+    fs::remove_file(path).map_err(|source| BindError::Io { path: path.to_path_buf(), source })
+}
+
+/// The proxy's user must be able to open the file. Without CAP_CHOWN everybody may, and the kernel's word about who
+/// connected decides alone.
+fn set_access(settings: &HandoverSettings) -> io::Result<()> {
+    let mode = |mode| fs::set_permissions(&settings.path, fs::Permissions::from_mode(mode));
+    mode(settings.mode)?;
+    let Some((user, group)) = settings.owner else { return Ok(()) };
+    match std::os::unix::fs::chown(&settings.path, Some(user), Some(group)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::info!(
+                user,
+                "the handover socket cannot be given to the proxy's user; its peers are checked instead"
+            );
+            mode(0o666)
         }
-        _ => Err(BindError::InUse(path.to_path_buf())),
+        outcome => outcome,
     }
 }
 
@@ -195,3 +221,6 @@ async fn write(channel: &Channel, mut outgoing: mpsc::Receiver<Outgoing>) -> Cha
     }
     ChannelError::Closed
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,7 @@ pub(crate) fn wanted(phase: Phase) -> Wanted {
 pub(crate) struct Captured {
     pub(crate) installer: Installer,
     pub(crate) listeners: Listeners,
-    pod: Pod,
+    pub(crate) pod: Pod,
 }
 
 impl Captured {

@@ -275,6 +275,14 @@ fn a_restart_adopts_damage_is_repaired_and_a_broken_pod_harms_nobody() {
         let damage = format!("ip rule del pref 32764; iptables-{backend} -t mangle -F");
         assert!(pod.command("sh").args(["-c", &damage]).status().unwrap().success());
         half.until("cart", |pod| pod.is_some_and(|pod| pod.repairs > 0)).await;
+        let file = lab.directory().join(weft_node_agent::capture::serve::STATUS_FILE);
+        let shown = || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(r#""repairs":1"#));
+        let shown = async {
+            while !shown() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(2 * DEADLINE, shown).await.expect("the state is in the file");
 
         let mut proxy = half.proxy(1);
         assert_eq!(proxy.snapshot().await.len(), 2);

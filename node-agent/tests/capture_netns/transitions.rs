@@ -1,12 +1,19 @@
 //! Pods that join and leave while they talk: capture.md section 7.
 
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
 };
 
 use weft_node_agent::{
-    capture::{connections, ruleset::Phase, socket::Ipv6},
+    capture::{
+        connections,
+        install::Standing,
+        join::Joining,
+        ruleset::Phase,
+        socket::{Ipv6, Listeners},
+    },
     handover::{Family, ListenerRole},
 };
 use weft_testkit::{
@@ -104,7 +111,7 @@ fn leaving_keeps_relayed_connections_and_sends_new_ones_direct() {
 }
 
 #[test]
-fn strict_joining_resets_both_sides() {
+fn resets_reach_both_sides_but_not_calls_of_a_pod_to_itself() {
     enter_or_skip!();
     let lab = Lab::builder().nodes(2).build().unwrap();
     let pod = lab.pod(1, "pod").unwrap();
@@ -120,5 +127,49 @@ fn strict_joining_resets_both_sides() {
         assert_eq!(kind(&mut here), ErrorKind::ConnectionAborted);
         assert_eq!(kind(&mut there), ErrorKind::ConnectionReset);
         says(&mut own_here, &mut own_there);
+    }
+}
+
+#[test]
+fn strict_joining_resets_and_captures_at_once_and_a_second_join_spares_relayed_connections() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    for (number, installer) in installers().iter().enumerate() {
+        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
+        let peer = lab.pod(2, &format!("peer{number}")).unwrap();
+        let listeners = pod.run(|| Listeners::open(1, &FAMILIES)).unwrap().unwrap();
+        let joining = Joining { installer: installer.clone(), ports: listeners.ports, ipv6: Ipv6::Usable };
+        let join = |strict, standing| pod.run(|| joining.join(strict, standing)).unwrap().unwrap();
+        let old: Vec<_> = FAMILIES.map(|family| pair(&pod, &peer, family, 8001)).into();
+        assert_eq!(join(true, None), (Phase::Steady, BTreeSet::new()));
+        for (mut here, mut there, _) in old {
+            assert_eq!(here.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+            assert_eq!(there.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+        let captured = Captured { installer: installer.clone(), listeners, pod: pod.clone() };
+        for family in FAMILIES {
+            let mut relayed = connect(&pod, address(&peer, family, 9), DEADLINE).unwrap();
+            let (mut taken, _) = captured.accept(ListenerRole::Outbound, family, DEADLINE).unwrap();
+            // As after a restart of the capture half while the proxy lives on.
+            let standing = pod.run(|| installer.standing(joining.ports, Ipv6::Usable)).unwrap().unwrap();
+            assert_eq!(standing, Some(Standing::Whole(Phase::Steady)));
+            for strict in [true, false] {
+                assert_eq!(join(strict, standing), (Phase::Steady, BTreeSet::new()));
+                says(&mut relayed, &mut taken);
+                says(&mut taken, &mut relayed);
+            }
+        }
+        // Patience has an end: what is left of the old connections is reset, and the pod is captured for good.
+        captured.remove();
+        let (mut here, mut there, _service) = pair(&pod, &peer, FAMILIES[0], 8004);
+        let (phase, old) = join(false, None);
+        assert_eq!((phase, old.len()), (Phase::Enrol, 1));
+        let wait = |give_up| pod.run(|| joining.wait_for_old(&old, give_up)).unwrap().unwrap();
+        assert_eq!(wait(false), old);
+        says(&mut here, &mut there);
+        assert!(wait(true).is_empty());
+        assert_eq!(there.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let standing = pod.run(|| installer.standing(joining.ports, Ipv6::Usable)).unwrap().unwrap();
+        assert_eq!(standing, Some(Standing::Whole(Phase::Steady)));
     }
 }

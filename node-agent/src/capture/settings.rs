@@ -1,0 +1,29 @@
+//! How the capture half works: values that its command line fills in.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{handover::server::HandoverSettings, pods::roster::ReleasePatience};
+
+/// What the capture half shows of itself (see [`super::status`]), beside the handover socket.
+pub const STATUS_FILE: &str = "capture-status.json";
+
+/// How the capture half works.
+#[derive(Clone, Debug)]
+pub struct CaptureSettings {
+    /// This node's name.
+    pub node: String,
+    /// Socket for proxies.
+    pub handover: HandoverSettings,
+    /// Lock file of the iptables programs; must be writable.
+    pub xtables_lock: PathBuf,
+    /// Workers to make listeners for until a proxy says how many it has.
+    pub workers: usize,
+    /// How long old plaintext connections of a joining pod may go on (permissive mode).
+    pub enrol_deadline: Duration,
+    /// How patient a release is.
+    pub release: ReleasePatience,
+    /// Time between two audits of a pod; longer on nodes with many pods.
+    pub audit_interval: Duration,
+    /// Take every rule away at the end.
+    pub release_on_exit: bool,
+}
