@@ -2,6 +2,7 @@
 //!
 //! `source` (what is written) -> `translate` (what it means; pure) -> `catalog` (versions; pure) -> `serve` (nodes meet it).
 
+pub mod ca;
 pub mod catalog;
 pub mod config;
 pub mod serve;

@@ -52,6 +52,12 @@ impl Default for LeafLifetime {
 }
 
 impl LeafLifetime {
+    /// At most `life`, which is also what a request without a wish gets (`--certificate-life`).
+    #[must_use]
+    pub fn up_to(life: Duration) -> Self {
+        Self { default: life, max: life, min: Self::default().min.min(life) }
+    }
+
     /// What a request for `asked` gets.
     #[must_use]
     pub fn grant(&self, asked: Option<Duration>) -> Duration {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test dies of what it did not expect")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -62,8 +62,8 @@ async fn bench(tls: bool) -> Bench {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let incoming = if tls {
-        let (names, addresses) = (vec!["xds.weft-system.svc".to_owned()], vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
-        Incoming::tls(listener, ServingSource::new(signer.clone(), names, addresses, clock::system()).unwrap())
+        let names = ["xds.weft-system.svc", "127.0.0.1"].map(str::to_owned);
+        Incoming::tls(listener, ServingSource::new(signer.clone(), &names, clock::system()).unwrap())
     } else {
         Incoming::plaintext(listener)
     };
@@ -181,7 +181,7 @@ fn the_serving_certificate_is_renewed_after_half_its_life() {
     let root = RootMaterial::create("cluster.local", DEFAULT_ROOT_TTL, start).unwrap();
     let signer = Signer::load(&root.certificate_pem, &root.key_pem, None, LeafLifetime::default(), start).unwrap();
     let clock = Arc::new(Set(std::sync::Mutex::new(start)));
-    let mut source = ServingSource::new(Arc::new(signer), vec!["a.test".to_owned()], vec![], clock.clone()).unwrap();
+    let mut source = ServingSource::new(Arc::new(signer), &["a.test".to_owned()], clock.clone()).unwrap();
     let (first, end) = (source.config(), source.validity().not_after);
     *clock.0.lock().unwrap() = start + 11 * HOUR;
     assert!(Arc::ptr_eq(&first, &source.config()));

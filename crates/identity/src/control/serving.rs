@@ -26,16 +26,13 @@ pub struct ServingSource {
 }
 
 impl ServingSource {
-    /// A source for these DNS names and addresses, with its first certificate.
+    /// A source for these names, each a DNS name or an IP address, with its first certificate.
     ///
     /// # Errors
     /// When a name is no DNS name, or the CA cannot sign.
-    pub fn new(
-        signer: Arc<Signer>,
-        names: Vec<String>,
-        addresses: Vec<IpAddr>,
-        clock: SharedClock,
-    ) -> Result<Self, ServingError> {
+    pub fn new(signer: Arc<Signer>, names: &[String], clock: SharedClock) -> Result<Self, ServingError> {
+        let addresses: Vec<IpAddr> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let names: Vec<String> = names.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned().collect();
         let (config, validity) = issue(&signer, &names, &addresses, &clock)?;
         Ok(Self { signer, names, addresses, clock, config, validity })
     }

@@ -33,6 +33,15 @@ fn the_life_of_a_leaf_is_bounded(#[case] asked: Option<Duration>, #[case] given:
 }
 
 #[test]
+fn one_setting_bounds_all_lives() {
+    let short = LeafLifetime::up_to(Duration::from_secs(20));
+    for asked in [None, Some(HOUR), Some(Duration::from_secs(20))] {
+        assert_eq!(short.grant(asked), Duration::from_secs(20));
+    }
+    assert_eq!(LeafLifetime::up_to(2 * HOUR).grant(Some(Duration::ZERO)), Duration::from_secs(60));
+}
+
+#[test]
 fn a_leaf_does_not_outlive_its_root_and_an_expired_root_signs_nothing() {
     let now = SystemTime::now();
     let short = RootMaterial::create("td", HOUR, now).unwrap();

@@ -1,0 +1,153 @@
+//! `istio.v1.auth.IstioCertificateService`: authenticates, decides, signs, counts (`ambient-wire.md` section 10).
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use tonic::{Request, Response, Status};
+use weft_identity::clock::SharedClock;
+use weft_identity::signer::Signer;
+use weft_model::{Reason, SpiffeId};
+use weft_runtime::metrics::Registry;
+use weft_wire::ca::impersonated_identity;
+use weft_wire::proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
+use weft_wire::proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
+use weft_wire::refusal::refuse;
+
+use crate::ca::policy::{Asked, decide};
+
+/// Tells the node of a bearer token (the text of the `authorization` header after `Bearer `), or why it is nobody's.
+pub type Identify = Arc<dyn Fn(Option<&str>) -> Result<String, Reason> + Send + Sync>;
+
+/// Tells whether a pod with the identity runs on the node.
+pub type RunsOn = Arc<dyn Fn(&str, &SpiffeId) -> bool + Send + Sync>;
+
+/// The service. `IstioCertificateServiceServer::new` of `weft_wire::proto` makes it a tonic service.
+pub struct CertificateService {
+    signer: Arc<Signer>,
+    trust_domain: String,
+    identify: Identify,
+    runs_on: RunsOn,
+    clock: SharedClock,
+    metrics: CaMetrics,
+}
+
+impl CertificateService {
+    /// A service that signs with `signer` for `trust_domain`.
+    #[must_use]
+    pub fn new(
+        signer: Arc<Signer>,
+        trust_domain: &str,
+        identify: Identify,
+        runs_on: RunsOn,
+        clock: SharedClock,
+        metrics: CaMetrics,
+    ) -> Self {
+        metrics.valid_until(&signer);
+        Self { signer, trust_domain: trust_domain.to_owned(), identify, runs_on, clock, metrics }
+    }
+
+    /// Everything but the transport.
+    fn answer(&self, bearer: Option<&str>, request: &IstioCertificateRequest) -> Result<Vec<String>, Refused> {
+        let node = (self.identify)(bearer).map_err(|reason| Refused {
+            reason,
+            node: String::new(),
+            detail: reason.explain().cause.to_owned(),
+        })?;
+        let refused = |reason, detail| Refused { reason, node: node.clone(), detail };
+        let asked = Asked {
+            node: &node,
+            csr_pem: &request.csr,
+            impersonated: impersonated_identity(request),
+            validity_seconds: request.validity_duration,
+        };
+        let granted = decide(&asked, &self.trust_domain, |node, identity| (self.runs_on)(node, identity))
+            .map_err(|refusal| refused(refusal.reason(), refusal.to_string()))?;
+        let chain = self
+            .signer
+            .sign(&granted.request, granted.ttl, self.clock.now())
+            .map_err(|error| refused(error.reason(), error.to_string()))?;
+        tracing::debug!(%node, identity = %granted.request.identity(), "certificate issued");
+        Ok(chain)
+    }
+}
+
+/// What is logged, counted and answered.
+struct Refused {
+    reason: Reason,
+    node: String,
+    detail: String,
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for CertificateService {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let bearer = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "));
+        match self.answer(bearer, request.get_ref()) {
+            Ok(cert_chain) => {
+                self.metrics.issued.inc();
+                Ok(Response::new(IstioCertificateResponse { cert_chain }))
+            }
+            Err(Refused { reason, node, detail }) => {
+                self.metrics.refused(reason);
+                let peer = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
+                tracing::warn!(%node, %peer, reason = reason.code(), detail, "certificate refused");
+                Err(refuse(reason, &detail))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for CertificateService {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("CertificateService").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusals {
+    reason: &'static str,
+}
+
+/// What the CA counts.
+#[derive(Debug, Clone, Default)]
+pub struct CaMetrics {
+    issued: Counter,
+    refused: Family<Refusals, Counter>,
+    expiry: Gauge,
+}
+
+impl CaMetrics {
+    /// Registers `weft_ca_issued_total`, `weft_ca_refused_total{reason}` and `weft_ca_expiry_timestamp_seconds`.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(|registry| {
+            registry.register("weft_ca_issued", "Certificates issued to nodes", metrics.issued.clone());
+            let help = "Certificate requests refused, by reason";
+            registry.register("weft_ca_refused", help, metrics.refused.clone());
+            let help = "When the CA's own certificate expires, seconds since 1970";
+            registry.register("weft_ca_expiry_timestamp_seconds", help, metrics.expiry.clone());
+        });
+        metrics
+    }
+
+    fn refused(&self, reason: Reason) {
+        self.refused.get_or_create(&Refusals { reason: reason.code() }).inc();
+    }
+
+    fn valid_until(&self, signer: &Signer) {
+        let seconds = signer.validity().not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+}
