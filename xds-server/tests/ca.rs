@@ -11,18 +11,20 @@ use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tonic::service::InterceptorLayer;
 use weft_identity::control::{
     ControlConnector, ControlRoots, ControlSecurity, Incoming, ServingSource, system_resolver,
 };
 use weft_identity::signer::LeafLifetime;
 use weft_identity::store::{Settings, StoreMetrics};
 use weft_identity::{CertificateAuthority, Priority, RemoteAuthority, Store, clock};
-use weft_model::{Reason, SpiffeId};
+use weft_model::SpiffeId;
 use weft_runtime::metrics::Registry;
 use weft_wire::ca::CaClient;
 use weft_wire::connect::Credentials as Bearer;
 use weft_wire::proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use weft_xds_server::ca::{self, CaMetrics, CertificateService, RootSource};
+use weft_xds_server::serve::{Caller, caller_of};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -42,7 +44,7 @@ async fn server() -> Server {
     let service = CertificateService::new(
         signer.clone(),
         "cluster.local",
-        Arc::new(|bearer| (bearer == Some("secret-a")).then(|| "node-a".to_owned()).ok_or(Reason::Unauthenticated)),
+        Arc::new(|extensions| caller_of(extensions).map(|caller| caller.node)),
         Arc::new(|node, identity| node == "node-a" && identity.namespace() == "shop"),
         clock::system(),
         CaMetrics::new(&registry),
@@ -54,9 +56,18 @@ async fn server() -> Server {
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let service = IstioCertificateServiceServer::new(service);
-        tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        let mut server = tonic::transport::Server::builder().layer(InterceptorLayer::new(only_node_a));
+        server.add_service(service).serve_with_incoming(incoming).await.unwrap();
     });
     Server { state, origin, registry, _tasks: tasks }
+}
+
+/// Stands for the server's own interceptor, which has tests of its own.
+fn only_node_a(mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    if request.metadata().get("authorization").is_some_and(|value| value == "Bearer secret-a") {
+        request.extensions_mut().insert(Caller { node: "node-a".into() });
+    }
+    Ok(request)
 }
 
 impl Server {
@@ -114,6 +125,7 @@ async fn a_caller_without_a_known_token_gets_nothing() {
     let stranger = server.authority("guess");
     let error = stranger.sign(&request.csr_pem, &id("shop"), HOUR).await.unwrap_err();
     assert!(error.to_string().contains("unauthenticated"), "{error}");
+    assert!(server.registry.encode().contains(r#"weft_ca_refused_total{reason="unauthenticated"} 1"#));
     let known = server.authority("secret-a");
     assert_eq!(known.sign(&request.csr_pem, &id("shop"), HOUR).await.unwrap().len(), 2);
     // A request that says one thing in its metadata and another in itself.

@@ -1,4 +1,4 @@
-//! `istio.v1.auth.IstioCertificateService`: authenticates, decides, signs, counts (`ambient-wire.md` section 10).
+//! `istio.v1.auth.IstioCertificateService`: asks who calls, decides, signs, counts (`ambient-wire.md` section 10).
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -7,7 +7,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use weft_identity::clock::SharedClock;
 use weft_identity::signer::Signer;
 use weft_model::{Reason, SpiffeId};
@@ -15,12 +15,12 @@ use weft_runtime::metrics::Registry;
 use weft_wire::ca::impersonated_identity;
 use weft_wire::proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use weft_wire::proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
-use weft_wire::refusal::refuse;
+use weft_wire::refusal::{reason_of, refuse};
 
 use crate::ca::policy::{Asked, decide};
 
-/// Tells the node of a bearer token (the text of the `authorization` header after `Bearer `), or why it is nobody's.
-pub type Identify = Arc<dyn Fn(Option<&str>) -> Result<String, Reason> + Send + Sync>;
+/// Tells the node that calls, from what authentication left in the request (`serve::caller_of`), or refuses.
+pub type Identify = Arc<dyn Fn(&Extensions) -> Result<Arc<str>, Status> + Send + Sync>;
 
 /// Tells whether a pod with the identity runs on the node.
 pub type RunsOn = Arc<dyn Fn(&str, &SpiffeId) -> bool + Send + Sync>;
@@ -51,25 +51,19 @@ impl CertificateService {
     }
 
     /// Everything but the transport.
-    fn answer(&self, bearer: Option<&str>, request: &IstioCertificateRequest) -> Result<Vec<String>, Refused> {
-        let node = (self.identify)(bearer).map_err(|reason| Refused {
-            reason,
-            node: String::new(),
-            detail: reason.explain().cause.to_owned(),
-        })?;
-        let refused = |reason, detail| Refused { reason, node: node.clone(), detail };
+    fn answer(&self, node: &str, request: &IstioCertificateRequest) -> Result<Vec<String>, Refused> {
         let asked = Asked {
-            node: &node,
+            node,
             csr_pem: &request.csr,
             impersonated: impersonated_identity(request),
             validity_seconds: request.validity_duration,
         };
         let granted = decide(&asked, &self.trust_domain, |node, identity| (self.runs_on)(node, identity))
-            .map_err(|refusal| refused(refusal.reason(), refusal.to_string()))?;
+            .map_err(|refusal| Refused { reason: refusal.reason(), detail: refusal.to_string() })?;
         let chain = self
             .signer
             .sign(&granted.request, granted.ttl, self.clock.now())
-            .map_err(|error| refused(error.reason(), error.to_string()))?;
+            .map_err(|error| Refused { reason: error.reason(), detail: error.to_string() })?;
         tracing::debug!(%node, identity = %granted.request.identity(), "certificate issued");
         Ok(chain)
     }
@@ -78,7 +72,6 @@ impl CertificateService {
 /// What is logged, counted and answered.
 struct Refused {
     reason: Reason,
-    node: String,
     detail: String,
 }
 
@@ -88,17 +81,14 @@ impl IstioCertificateService for CertificateService {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let bearer = request
-            .metadata()
-            .get("authorization")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "));
-        match self.answer(bearer, request.get_ref()) {
+        let node = (self.identify)(request.extensions())
+            .inspect_err(|status| self.metrics.refused(reason_of(status).unwrap_or(Reason::Unauthenticated)))?;
+        match self.answer(&node, request.get_ref()) {
             Ok(cert_chain) => {
                 self.metrics.issued.inc();
                 Ok(Response::new(IstioCertificateResponse { cert_chain }))
             }
-            Err(Refused { reason, node, detail }) => {
+            Err(Refused { reason, detail }) => {
                 self.metrics.refused(reason);
                 let peer = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
                 tracing::warn!(%node, %peer, reason = reason.code(), detail, "certificate refused");
