@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use weft_identity::Credentials;
 use weft_identity::tls::{ClientConfig, ServerConfig, TlsError, client_config, server_config};
-use weft_identity::{Credentials, Store};
 use weft_model::{Reason, SpiffeId};
 
 /// What waiting for credentials gives.
@@ -23,18 +23,6 @@ pub trait CredentialSource: Send + Sync + 'static {
 
     /// As [`Self::current`], but waits until the deadline for the first ones, and asks for them ahead of what is only refreshed.
     fn wait<'a>(&'a self, identity: &'a SpiffeId, deadline: Instant) -> Awaited<'a>;
-}
-
-impl CredentialSource for Store {
-    fn current(&self, identity: &SpiffeId) -> Option<Arc<Credentials>> {
-        self.credentials(identity)
-    }
-
-    fn wait<'a>(&'a self, identity: &'a SpiffeId, deadline: Instant) -> Awaited<'a> {
-        let failed =
-            |error: weft_identity::StoreError| CredentialsError { identity: error.identity, why: error.detail };
-        Box::pin(async move { Store::wait(self, identity, deadline).await.map_err(failed) })
-    }
 }
 
 /// No credentials.

@@ -17,8 +17,9 @@ use crate::served::Served;
 pub struct ProxySettings {
     /// TCP to a next hop or a plain target. 10 s (`ambient-wire.md` section 2.5).
     pub connect_timeout: Duration,
-    /// TCP to an application of this node, on one source port. 1 s: longer means that the port is in use by a path that
-    /// the kernel does not see (`capture.md` section 5), so the next port is tried.
+    /// TCP to an application of this node, on one source port. 0.9 s: silence means a port that a path holds which the kernel
+    /// does not show, or a full queue (`capture.md` section 5), so the next port is tried; just before the kernel repeats
+    /// the SYN (after 1.0 s), which could otherwise connect in the moment in which we give up.
     pub application_timeout: Duration,
     /// How long a captured connection waits for the control plane to name its pod. 5 s (`ambient-wire.md` section 2.1).
     pub workload_wait: Duration,
@@ -38,7 +39,7 @@ impl Default for ProxySettings {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
-            application_timeout: Duration::from_secs(1),
+            application_timeout: Duration::from_millis(900),
             workload_wait: Duration::from_secs(5),
             socket_wait: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(10),

@@ -99,6 +99,8 @@ async fn attempt(
 }
 
 async fn connect(socket: TcpSocket, from: SocketAddr, application: SocketAddr) -> io::Result<TcpStream> {
+    // Given up while it connects, it must not look to the application like a client that came and said goodbye.
+    socket.set_zero_linger()?;
     // A client of the other family has no address here: the pod's own routes choose one.
     if from.is_ipv4() == application.is_ipv4() {
         socket.bind(from)?;

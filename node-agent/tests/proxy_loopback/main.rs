@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
+#[path = "../common/issuer.rs"]
+mod issuer;
 mod world;
 
 use std::io::ErrorKind;

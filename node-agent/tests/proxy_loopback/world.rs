@@ -2,24 +2,22 @@
 //! is an address that the client pod's outbound listener is bound to, so that an accepted socket's local address is the
 //! original destination, as with TPROXY. The capture half is played by a closure that makes plain sockets.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use weft_identity::Credentials;
-use weft_identity::signer::{LeafLifetime, RootMaterial, Signer};
 use weft_model::change::{Change, Resource};
 use weft_model::service::{AppProtocol, Service, ServiceAddress, ServiceKey, ServicePort};
 use weft_model::workload::{TunnelProtocol, Workload};
 use weft_model::{Mesh, Reason, SpiffeId};
-use weft_node_agent::credentials::{Awaited, CredentialSource, CredentialsError};
+use weft_node_agent::credentials::CredentialSource;
 use weft_node_agent::environment::{Environment, OriginalDestination, ProxySettings, local_address};
 use weft_node_agent::handover::{Family, PodInfo, WorkerListeners};
 use weft_node_agent::node_info::NodeInfo;
@@ -29,30 +27,13 @@ use weft_node_agent::telemetry::{ConnectionRecord, Direction, Telemetry};
 use weft_node_agent::worker::{Worker, WorkerCommand};
 use weft_runtime::shared::{Reader, Writer, channel};
 
+use crate::issuer::Issuer;
+
 /// Everything here happens within milliseconds; this is only so that a fault ends the test.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// The port of the service, and of the application behind it.
 pub(crate) const SERVICE_PORT: u16 = 8080;
 pub(crate) const APP_PORT: u16 = 9090;
-
-/// Credentials on demand, of one root.
-struct Issuer {
-    signer: Signer,
-    issued: Mutex<HashMap<SpiffeId, Arc<Credentials>>>,
-}
-
-impl CredentialSource for Issuer {
-    fn current(&self, identity: &SpiffeId) -> Option<Arc<Credentials>> {
-        let mut issued = self.issued.lock().unwrap();
-        let issue = || Arc::new(self.signer.issue(identity, None, SystemTime::now()).unwrap());
-        Some(issued.entry(identity.clone()).or_insert_with(issue).clone())
-    }
-
-    fn wait<'a>(&'a self, identity: &'a SpiffeId, _: Instant) -> Awaited<'a> {
-        let missing = CredentialsError { identity: identity.clone(), why: "no issuer".to_owned() };
-        Box::pin(async move { self.current(identity).ok_or(missing) })
-    }
-}
 
 /// The mesh, and where the workers' records arrive.
 pub(crate) struct World {
@@ -79,10 +60,7 @@ impl World {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let process = 10 + u8::try_from(std::process::id() % 200).unwrap();
         let net = [process, NEXT.fetch_add(1, Ordering::Relaxed)];
-        let now = SystemTime::now();
-        let root = RootMaterial::create("cluster.local", Duration::from_secs(3600), now).unwrap();
-        let signer = Signer::load(&root.certificate_pem, &root.key_pem, None, LeafLifetime::default(), now).unwrap();
-        let issuer = Arc::new(Issuer { signer, issued: Mutex::default() });
+        let issuer = Arc::new(Issuer::new());
         let (mesh, reader) = channel(Mesh::default());
         let (telemetry, records) = Telemetry::new();
         Self { net, mesh, reader, issuer, telemetry, records, seen: Vec::new() }

@@ -1,0 +1,273 @@
+//! Nodes of a laboratory with both halves of an agent in this process: the real capture half with its rules, the real
+//! hand-over, the real workers; only the control plane and the certificate store are the test's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use weft_model::Mesh;
+use weft_model::change::{Change, Resource};
+use weft_model::service::{AppProtocol, Service, ServiceAddress, ServiceKey, ServicePort};
+use weft_model::workload::{TunnelProtocol, Workload};
+use weft_node_agent::capture::serve::{CaptureSettings, serve};
+use weft_node_agent::capture::status::{PodState, StatusHandle};
+use weft_node_agent::dispatch::{Dispatcher, PodObserver, ask_through, nobody_served};
+use weft_node_agent::environment::{Environment, ProxySettings, local_address};
+use weft_node_agent::handover::server::{HandoverServer, HandoverSettings};
+use weft_node_agent::handover::{HandoverClient, Hello};
+use weft_node_agent::node_info::NodeInfo;
+use weft_node_agent::pods::roster::ReleasePatience;
+use weft_node_agent::pods::{PodSpec, PodUid};
+use weft_node_agent::served::{Served, ServedPod};
+use weft_node_agent::telemetry::{ConnectionRecord, Telemetry};
+use weft_node_agent::worker::{Worker, WorkerCommand};
+use weft_runtime::shared::{Reader, Writer, channel};
+use weft_runtime::threads::{self, Worker as Thread};
+use weft_testkit::netns::{Lab, Pod};
+
+use crate::issuer::Issuer;
+
+/// Workers of each agent: more than one, so that what one accepted another one must not be needed for.
+const WORKERS: usize = 2;
+/// Far longer than anything takes here.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The mesh and its agents.
+pub(crate) struct Cluster {
+    mesh: Writer<Mesh>,
+    reader: Reader<Mesh>,
+    issuer: Arc<Issuer>,
+    telemetry: Telemetry,
+    records: mpsc::Receiver<ConnectionRecord>,
+    agents: Vec<Agent>,
+}
+
+/// Both halves on one node. Ends when dropped.
+struct Agent {
+    node: String,
+    wanted: watch::Sender<Arc<Vec<PodSpec>>>,
+    status: StatusHandle,
+    served: Reader<Served>,
+    stop: Option<oneshot::Sender<()>>,
+    control: Option<Thread<()>>,
+}
+
+struct Nobody;
+
+impl PodObserver for Nobody {
+    fn came(&self, _: &ServedPod) {}
+
+    fn went(&self, _: &ServedPod) {}
+}
+
+impl Cluster {
+    pub(crate) fn new(lab: &Lab, nodes: u8) -> Self {
+        let (mesh, reader) = channel(Mesh::default());
+        let (telemetry, records) = Telemetry::new();
+        let mut cluster =
+            Self { mesh, reader, issuer: Arc::new(Issuer::new()), telemetry, records, agents: Vec::new() };
+        for number in 1..=nodes {
+            let agent = cluster.start(lab, &format!("node{number}"));
+            cluster.agents.push(agent);
+        }
+        cluster
+    }
+
+    fn start(&self, lab: &Lab, node: &str) -> Agent {
+        let (wanted, receiver) = watch::channel(Arc::new(Vec::new()));
+        let (stop, stopped) = oneshot::channel();
+        let status = StatusHandle::default();
+        let (writer, served) = nobody_served();
+        let environment = Environment {
+            mesh: self.reader.clone(),
+            credentials: self.issuer.clone(),
+            served: served.clone(),
+            node: Arc::new(NodeInfo {
+                name: node.into(),
+                network: "".into(),
+                cluster: "Kubernetes".into(),
+                trust_domain: "cluster.local".into(),
+            }),
+            settings: Arc::new(ProxySettings::default()),
+            original_destination: local_address,
+        };
+        let halves = Halves {
+            capture: capture_settings(lab, node),
+            environment,
+            telemetry: self.telemetry.clone(),
+            served: writer,
+            wanted: receiver,
+            status: status.clone(),
+        };
+        let control = threads::spawn(node, move || halves.run(stopped)).unwrap();
+        Agent { node: node.to_owned(), wanted, status, served, stop: Some(stop), control: Some(control) }
+    }
+
+    /// Enrols pods of the node and waits until they are captured and served.
+    pub(crate) fn enrol(&mut self, pods: &[&Pod]) {
+        for agent in &self.agents {
+            let own = pods.iter().filter(|pod| format!("node{}", pod.node) == agent.node).map(|pod| spec(pod));
+            let mut all: Vec<PodSpec> = agent.wanted.borrow().to_vec();
+            all.extend(own);
+            agent.wanted.send_replace(Arc::new(all));
+        }
+        for pod in pods {
+            let agent = &self.agents[usize::from(pod.node) - 1];
+            let uid = PodUid::from(pod.name.as_str());
+            eventually(|| {
+                let captured = agent.status.get().pods.get(&uid).is_some_and(|pod| pod.state == PodState::Captured);
+                captured && agent.served.read(|served| served.pod(&uid).is_some())
+            });
+        }
+        self.apply(pods.iter().map(|pod| Resource::Workload(workload(pod, TunnelProtocol::Hbone))));
+    }
+
+    pub(crate) fn apply(&mut self, resources: impl IntoIterator<Item = Resource>) {
+        let changes = resources.into_iter().map(Change::Upsert).collect();
+        self.mesh.update(|mesh| mesh.apply(changes));
+    }
+
+    /// How many connections are relayed for a pod.
+    pub(crate) fn relaying(&self, pod: &Pod) -> u64 {
+        let served = self.agents[usize::from(pod.node) - 1].served.load();
+        served.pod(&pod.name.as_str().into()).unwrap().relaying()
+    }
+
+    /// The next record that fits.
+    pub(crate) fn record(&mut self, fits: impl Fn(&ConnectionRecord) -> bool) -> ConnectionRecord {
+        let mut found = None;
+        eventually(|| {
+            while let Ok(record) = self.records.try_recv() {
+                if fits(&record) {
+                    found = Some(record);
+                    return true;
+                }
+            }
+            false
+        });
+        found.unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(control) = self.control.take() {
+            let _ = control.join_blocking();
+        }
+    }
+}
+
+/// What runs on a node's control thread.
+struct Halves {
+    capture: CaptureSettings,
+    environment: Environment,
+    telemetry: Telemetry,
+    served: Writer<Served>,
+    wanted: watch::Receiver<Arc<Vec<PodSpec>>>,
+    status: StatusHandle,
+}
+
+impl Halves {
+    async fn run(self, stopped: oneshot::Receiver<()>) {
+        let Self { capture, environment, telemetry, served, wanted, status } = self;
+        let path = capture.handover.path.clone();
+        let server = HandoverServer::bind(capture.handover.clone()).unwrap();
+        let (end_capture, capture_ends) = oneshot::channel::<()>();
+        let privileged = tokio::task::spawn_local(async move {
+            serve(capture, server, wanted, status, async { _ = capture_ends.await }).await.unwrap();
+        });
+        let (questions, asked) = mpsc::unbounded_channel();
+        let (mut workers, mut workers_commands) = (Vec::new(), Vec::new());
+        for number in 0..WORKERS {
+            let (commands, orders) = mpsc::unbounded_channel();
+            let (environment, telemetry, questions) = (environment.clone(), telemetry.worker(), questions.clone());
+            let name = format!("w{number}-{}", environment.node.name);
+            let worker = threads::spawn(&name, move || {
+                Worker::new(environment, telemetry, ask_through(questions, number)).run(orders)
+            });
+            workers.push(worker.unwrap());
+            workers_commands.push(commands);
+        }
+        let hello = Hello { workers: WORKERS, node: environment.node.name.to_string() };
+        let (events, handle) = HandoverClient::connect_when_there(&path, hello);
+        let dispatcher = Dispatcher::new(environment.node.clone(), workers_commands.clone(), handle, served, Nobody);
+        let dispatching = tokio::task::spawn_local(dispatcher.run(events, asked));
+        let _ = stopped.await;
+        for commands in &workers_commands {
+            let _ = commands.send(WorkerCommand::Drain { deadline: tokio::time::Instant::now() });
+        }
+        for mut worker in workers {
+            worker.join().await.unwrap();
+        }
+        dispatching.abort();
+        drop(end_capture);
+        privileged.await.unwrap();
+    }
+}
+
+fn capture_settings(lab: &Lab, node: &str) -> CaptureSettings {
+    let path = lab.directory().join(format!("{node}.sock"));
+    CaptureSettings {
+        node: node.to_owned(),
+        handover: HandoverSettings { path, mode: 0o600, owner: None, allowed: vec![0] },
+        xtables_lock: lab.directory().join("xtables.lock"),
+        workers: WORKERS,
+        enrol_deadline: Duration::from_secs(60),
+        release: ReleasePatience { grace: Duration::from_millis(10), deadline: Duration::from_secs(60) },
+        audit_interval: Duration::from_secs(10),
+        release_on_exit: false,
+    }
+}
+
+fn spec(pod: &Pod) -> PodSpec {
+    PodSpec {
+        uid: pod.name.as_str().into(),
+        name: pod.name.clone(),
+        namespace: "shop".into(),
+        service_account: account(pod).to_owned(),
+        addresses: vec![pod.v4.into(), pod.v6.into()],
+        netns: Some(pod.netns.clone()),
+        strict: false,
+        enrolled: true,
+    }
+}
+
+fn account(pod: &Pod) -> &str {
+    pod.name.trim_end_matches(|c: char| c.is_ascii_digit())
+}
+
+/// A pod as the control plane would describe it; an endpoint of the service with its account's name.
+pub(crate) fn workload(pod: &Pod, tunnel: TunnelProtocol) -> Workload {
+    let mut workload = Workload::named("Kubernetes", "shop", &pod.name);
+    workload.service_account = account(pod).into();
+    workload.addresses = vec![pod.v4.into(), pod.v6.into()];
+    workload.tunnel = tunnel;
+    workload.node = format!("node{}", pod.node).as_str().into();
+    workload.services = [(key(account(pod)), Vec::new())].into_iter().collect();
+    workload
+}
+
+pub(crate) fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("shop", &format!("{name}.shop.svc.cluster.local"))
+}
+
+/// A service with a VIP in both families, port 80 to 8080.
+pub(crate) fn service(name: &str, last: u8) -> Resource {
+    let mut service = Service::named("shop", name, &key(name).hostname);
+    service.addresses = ["10.96.0.", "fd96::"]
+        .map(|prefix| ServiceAddress::single("", format!("{prefix}{last}").parse().unwrap()))
+        .into();
+    service.ports = vec![ServicePort { service_port: 80, target_port: 8080, app_protocol: AppProtocol::Unknown }];
+    Resource::Service(service)
+}
+
+/// Waits for a condition.
+#[expect(clippy::disallowed_methods, reason = "polls what other threads do until a deadline")]
+pub(crate) fn eventually(mut holds: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "never came true");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
