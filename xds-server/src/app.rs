@@ -1,0 +1,143 @@
+//! Makes every part of the control plane, joins them, and ends them in order.
+//!
+//! ```text
+//! source -> pipeline (translate, catalog) -> ads -> nodes
+//!              ^                              ca -> nodes (placement says who may have what)
+//!              '---------- captured <- reports <-- nodes
+//! ```
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use weft_identity::control::{Incoming, ServingSource};
+use weft_identity::signer::{LeafLifetime, Signer};
+use weft_runtime::admin::{Admin, Exposure, bind};
+use weft_runtime::metrics::Registry;
+use weft_runtime::readiness::{Guard, Readiness};
+use weft_runtime::signals::Signals;
+use weft_runtime::{drain, logging};
+use weft_wire::proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
+
+use crate::ca::{self, CaMetrics, CertificateService, RootSource};
+use crate::config::{Arguments, Source};
+use crate::pipeline::{Pipeline, Served};
+use crate::sections::{Sources, register, shown_settings};
+use crate::serve::{self, Ads, AdsSettings, Authenticate, CapturedStore, NodeTokens, Nodes, Reports, ServeMetrics};
+use crate::source;
+
+/// Runs until a signal comes, then drains.
+///
+/// # Errors
+/// When it cannot start: the state directory, a file or an address is unusable.
+pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Result<()> {
+    weft_identity::tls::install_default_provider();
+    let mut signals = Signals::new()?;
+    let registry = Registry::new("weft-xds-server", env!("CARGO_PKG_VERSION"));
+    let readiness = Readiness::new();
+    let mut tasks = JoinSet::new();
+
+    let signer = Arc::new(signer(&arguments)?);
+    let tokens = Arc::new(NodeTokens::open(&arguments.node_tokens)?);
+    let (store, captured) = CapturedStore::open(&arguments.state_dir)?;
+    let Source::Directory(directory) = &arguments.source;
+    let source = source::start(directory, &registry).with_context(|| format!("--source {}", arguments.source))?;
+    let (pipeline, served) = Pipeline::new(source.outcomes.clone(), captured, arguments.mesh());
+    tasks.spawn(pipeline.run());
+    tasks.spawn(open_when_read(served.clone(), readiness.wait_for("source: read for the first time")));
+
+    let nodes = Nodes::new();
+    let sources = Sources {
+        served: served.clone(),
+        outcomes: source.outcomes.clone(),
+        nodes: nodes.clone(),
+        tokens: tokens.clone(),
+        settings: shown_settings(&arguments),
+    };
+    let admin = register(Admin::new(readiness.clone(), registry.clone()).logging(logging), &sources);
+    let (pages, page_watch) = drain::channel();
+    let page_listener = bind(arguments.admin, "--admin").await?;
+    tasks.spawn(admin.serve(page_listener, Exposure::Everything, page_watch));
+
+    let (trigger, watch) = drain::channel();
+    let metrics = ServeMetrics::new(&registry);
+    let ads = Ads::new(AdsSettings {
+        catalog: served.catalog.clone(),
+        nodes,
+        metrics: metrics.clone(),
+        drain: watch.clone(),
+        limits: weft_wire::delta::Limits::default(),
+    });
+    let placement = served.placement.clone();
+    let reports = Reports::new(store, move |uid| placement.read(|placement| placement.node_of(uid).cloned()), metrics);
+    let certificates = certificates(&arguments, &signer, &tokens, &served, &registry);
+    let incoming = incoming(&arguments, signer).await?;
+    let authenticate: Arc<dyn Authenticate> = tokens;
+    let more = |routes: tonic::service::Routes| routes.add_service(IstioCertificateServiceServer::new(certificates));
+    let mut server = tokio::spawn(serve::serve(incoming, authenticate, (ads, reports), more, watch));
+    tracing::info!(listen = %arguments.listen, admin = %arguments.admin, source = %arguments.source, "serving");
+
+    let ended = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(?signal, "draining");
+            Ok(())
+        }
+        outcome = &mut server => Err(anyhow::anyhow!("the gRPC server ended: {outcome:?}")),
+        Some(task) = tasks.join_next() => Err(anyhow::anyhow!("a part of the control plane ended: {task:?}")),
+    };
+    let outcome = trigger.drain(arguments.drain_deadline).await;
+    tracing::info!(?outcome, "drained");
+    source.stop();
+    let _outcome = pages.drain(Duration::from_secs(1)).await;
+    tasks.shutdown().await;
+    ended
+}
+
+fn signer(arguments: &Arguments) -> anyhow::Result<Signer> {
+    let root = match (&arguments.ca_cert, &arguments.ca_key) {
+        (Some(certificate), Some(key)) => RootSource::Given { certificate: certificate.clone(), key: key.clone() },
+        _ => RootSource::Own,
+    };
+    let lifetime = LeafLifetime { default: arguments.certificate_life, max: arguments.certificate_life };
+    Ok(ca::load(&arguments.state_dir, &root, &arguments.trust_domain, lifetime, SystemTime::now())?)
+}
+
+fn certificates(
+    arguments: &Arguments,
+    signer: &Arc<Signer>,
+    tokens: &Arc<NodeTokens>,
+    served: &Served,
+    registry: &Registry,
+) -> CertificateService {
+    let (tokens, placement) = (tokens.clone(), served.placement.clone());
+    CertificateService::new(
+        signer.clone(),
+        &arguments.trust_domain,
+        Arc::new(move |bearer| tokens.authenticate(bearer).map(|caller| caller.node.to_string())),
+        Arc::new(move |node, identity| placement.read(|placement| placement.runs_on(node, identity))),
+        weft_identity::clock::system(),
+        CaMetrics::new(registry),
+    )
+}
+
+/// Listens, with a certificate for every name that agents may know this server by.
+async fn incoming(arguments: &Arguments, signer: Arc<Signer>) -> anyhow::Result<Incoming> {
+    let listener: TcpListener = bind(arguments.listen, "--listen").await?;
+    let (addresses, names): (Vec<_>, Vec<_>) =
+        arguments.serving_names().into_iter().partition(|name| name.parse::<IpAddr>().is_ok());
+    let addresses = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    let source = ServingSource::new(signer, names, addresses, weft_identity::clock::system())?;
+    Ok(Incoming::tls(listener, source))
+}
+
+/// Ready means: whoever subscribes now gets the whole mesh.
+async fn open_when_read(served: Served, gate: Guard) {
+    let mut catalog = served.catalog;
+    if catalog.wait_until(Option::is_some).await.is_ok() {
+        drop(gate);
+    }
+    std::future::pending::<()>().await;
+}
