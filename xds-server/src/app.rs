@@ -44,7 +44,10 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     let tokens = Arc::new(NodeTokens::open(&arguments.node_tokens)?);
     let (store, captured) = CapturedStore::open(&arguments.state_dir)?;
     let Source::Directory(directory) = &arguments.source;
-    let source = source::start(directory, &registry).with_context(|| format!("--source {}", arguments.source))?;
+    // Last good versions outlive us: a Deny policy whose file is broken now must stay in force over a restart.
+    let memory = arguments.state_dir.join("last-good");
+    let source =
+        source::start(directory, Some(&memory), &registry).with_context(|| format!("--source {}", arguments.source))?;
     let (pipeline, served) = Pipeline::new(source.outcomes.clone(), captured, arguments.mesh());
     tasks.spawn(pipeline.run());
     tasks.spawn(open_when_read(served.clone(), readiness.wait_for("source: read for the first time")));
