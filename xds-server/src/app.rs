@@ -6,7 +6,6 @@
 //!              '---------- captured <- reports <-- nodes
 //! ```
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +19,7 @@ use weft_runtime::metrics::Registry;
 use weft_runtime::readiness::{Guard, Readiness};
 use weft_runtime::signals::Signals;
 use weft_runtime::{drain, logging};
-use weft_wire::proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
+use weft_wire::proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 
 use crate::ca::{self, CaMetrics, CertificateService, RootSource};
 use crate::config::{Arguments, Source};
@@ -76,7 +75,7 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     });
     let placement = served.placement.clone();
     let reports = Reports::new(store, move |uid| placement.read(|placement| placement.node_of(uid).cloned()), metrics);
-    let certificates = certificates(&arguments, &signer, &tokens, &served, &registry);
+    let certificates = certificates(&arguments, &signer, &served, &registry);
     let incoming = incoming(&arguments, signer).await?;
     let authenticate: Arc<dyn Authenticate> = tokens;
     let more = |routes: tonic::service::Routes| routes.add_service(IstioCertificateServiceServer::new(certificates));
@@ -104,22 +103,21 @@ fn signer(arguments: &Arguments) -> anyhow::Result<Signer> {
         (Some(certificate), Some(key)) => RootSource::Given { certificate: certificate.clone(), key: key.clone() },
         _ => RootSource::Own,
     };
-    let lifetime = LeafLifetime { default: arguments.certificate_life, max: arguments.certificate_life };
+    let lifetime = LeafLifetime::up_to(arguments.certificate_life);
     Ok(ca::load(&arguments.state_dir, &root, &arguments.trust_domain, lifetime, SystemTime::now())?)
 }
 
 fn certificates(
     arguments: &Arguments,
     signer: &Arc<Signer>,
-    tokens: &Arc<NodeTokens>,
     served: &Served,
     registry: &Registry,
 ) -> CertificateService {
-    let (tokens, placement) = (tokens.clone(), served.placement.clone());
+    let placement = served.placement.clone();
     CertificateService::new(
         signer.clone(),
         &arguments.trust_domain,
-        Arc::new(move |bearer| tokens.authenticate(bearer).map(|caller| caller.node.to_string())),
+        Arc::new(|extensions| serve::caller_of(extensions).map(|caller| caller.node)),
         Arc::new(move |node, identity| placement.read(|placement| placement.runs_on(node, identity))),
         weft_identity::clock::system(),
         CaMetrics::new(registry),
@@ -129,10 +127,7 @@ fn certificates(
 /// Listens, with a certificate for every name that agents may know this server by.
 async fn incoming(arguments: &Arguments, signer: Arc<Signer>) -> anyhow::Result<Incoming> {
     let listener: TcpListener = bind(arguments.listen, "--listen").await?;
-    let (addresses, names): (Vec<_>, Vec<_>) =
-        arguments.serving_names().into_iter().partition(|name| name.parse::<IpAddr>().is_ok());
-    let addresses = addresses.iter().filter_map(|address| address.parse().ok()).collect();
-    let source = ServingSource::new(signer, names, addresses, weft_identity::clock::system())?;
+    let source = ServingSource::new(signer, &arguments.serving_names(), weft_identity::clock::system())?;
     Ok(Incoming::tls(listener, source))
 }
 

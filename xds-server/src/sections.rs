@@ -102,8 +102,10 @@ fn subscribers(sources: &Sources) -> Vec<SubscriberRow> {
 }
 
 fn subscriber(node: &str, stream: &StreamView, wanted: impl Fn(ResourceType) -> Option<usize>) -> SubscriberRow {
-    let types: Vec<TypeRow> = stream.types.iter().map(|(kind, status)| type_row(*kind, status, wanted(*kind))).collect();
-    let settled = |status: &SessionStatus| status.unacknowledged == 0 && status.pending == 0 && status.refused.is_empty();
+    let types: Vec<TypeRow> =
+        stream.types.iter().map(|(kind, status)| type_row(*kind, status, wanted(*kind))).collect();
+    let settled =
+        |status: &SessionStatus| status.unacknowledged == 0 && status.pending == 0 && status.refused.is_empty();
     let connected = SystemTime::now().duration_since(stream.since).unwrap_or_default();
     SubscriberRow {
         node: node.to_owned(),
@@ -115,7 +117,8 @@ fn subscriber(node: &str, stream: &StreamView, wanted: impl Fn(ResourceType) -> 
 }
 
 fn type_row(kind: ResourceType, status: &SessionStatus, wanted: Option<usize>) -> TypeRow {
-    let rejected = |one: &weft_wire::delta::Refused| RejectedRow { name: one.name.to_string(), error: one.reason.clone() };
+    let rejected =
+        |one: &weft_wire::delta::Refused| RejectedRow { name: one.name.to_string(), error: one.reason.clone() };
     TypeRow {
         name: kind.url().rsplit('.').next().unwrap_or_default().to_owned(),
         held: status.held,

@@ -1,6 +1,10 @@
 //! `weft-node-agent capture`: its command line, and the way from there to the loop.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use thiserror::Error;
@@ -19,16 +23,10 @@ use crate::{
 
 /// Settings of the capture half.
 #[derive(Args, Clone, Debug)]
-pub struct CaptureArguments {
-    /// Name of this node, as in the pods' spec.nodeName.
-    #[arg(long, env = "NODE_NAME")]
-    pub node: String,
-    /// Where the pods of this node are described: `dir:PATH`, Kubernetes YAML.
-    #[arg(long, value_parser = directory)]
+pub struct CaptureOptions {
+    /// Where the pods of this node are described: `dir:PATH`, the same Kubernetes YAML that the control plane reads.
+    #[arg(long, env = "WEFT_SOURCE", value_parser = directory, value_name = "dir:PATH")]
     pub source: PathBuf,
-    /// Socket for the proxy half.
-    #[arg(long, default_value = "/run/weft/handover.sock")]
-    pub handover: PathBuf,
     /// Permissions of that socket, octal.
     #[arg(long, default_value = "660", value_parser = octal)]
     pub handover_mode: u32,
@@ -40,7 +38,7 @@ pub struct CaptureArguments {
     pub xtables_lock: PathBuf,
     /// Workers to make listeners for until a proxy says how many it has.
     #[arg(long, default_value_t = 1)]
-    pub workers: usize,
+    pub initial_workers: usize,
     /// Seconds that plaintext connections of a joining pod may go on (permissive mode).
     #[arg(long, default_value_t = 600)]
     pub enrol_deadline: u64,
@@ -58,23 +56,23 @@ pub struct CaptureArguments {
     pub release_on_exit: bool,
 }
 
-impl CaptureArguments {
-    fn settings(&self) -> CaptureSettings {
+impl CaptureOptions {
+    fn settings(&self, node: &str, handover: &Path) -> CaptureSettings {
         let own = nix::unistd::geteuid().as_raw();
         // Root may look in with a tool of its own; everybody else is the proxy or nobody.
         let allowed = vec![own, self.proxy_uid.unwrap_or(own)];
         let handover = HandoverSettings {
-            path: self.handover.clone(),
+            path: handover.to_path_buf(),
             mode: self.handover_mode,
             owner: self.proxy_uid.filter(|uid| *uid != own).map(|uid| (uid, uid)),
             allowed,
         };
         let seconds = Duration::from_secs;
         CaptureSettings {
-            node: self.node.clone(),
+            node: node.to_owned(),
             handover,
             xtables_lock: self.xtables_lock.clone(),
-            workers: self.workers.clamp(1, crate::handover::message::MAX_WORKERS),
+            workers: self.initial_workers.clamp(1, crate::handover::message::MAX_WORKERS),
             enrol_deadline: seconds(self.enrol_deadline),
             release: ReleasePatience { grace: seconds(self.release_grace), deadline: seconds(self.release_deadline) },
             audit_interval: seconds(self.audit_interval.max(1)),
@@ -111,13 +109,13 @@ pub enum CommandError {
     Capture(#[from] CaptureFailure),
 }
 
-/// Runs the capture half until a signal. Must be called before other threads are started (capabilities belong to
+/// Runs the capture half of `node` until a signal, with its socket at `handover`. Must be called before other threads are started (capabilities belong to
 /// threads), logging included.
 ///
 /// # Errors
 /// With the next step, for the terminal.
-pub fn run(arguments: &CaptureArguments, status: StatusHandle) -> Result<(), CommandError> {
-    let settings = arguments.settings();
+pub fn run(node: &str, handover: &Path, options: &CaptureOptions, status: StatusHandle) -> Result<(), CommandError> {
+    let settings = options.settings(node, handover);
     if let Some(directory) = settings.handover.path.parent() {
         std::fs::create_dir_all(directory)
             .map_err(|source| CommandError::Directory { path: directory.to_path_buf(), source })?;
@@ -132,7 +130,7 @@ pub fn run(arguments: &CaptureArguments, status: StatusHandle) -> Result<(), Com
             tracing::info!(?missing, "runs without these capabilities; needed in special cases only, or refused below");
         }
         let mut signals = Signals::new()?;
-        let (_source, wanted) = DirectorySource::start(&arguments.source, &settings.node).await?;
+        let (_source, wanted) = DirectorySource::start(&options.source, &settings.node).await?;
         let stop = async { tracing::info!(signal = %signals.next().await, "ending") };
         serve(settings, server, wanted, status, stop).await?;
         Ok(())

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::capture::CaptureOptions;
 use super::proxy::ProxyOptions;
+use crate::capture::command::CaptureOptions;
 
 /// Weft's node agent: captures the traffic of this node's pods and carries it through the mesh.
 #[derive(Debug, Clone, Parser)]

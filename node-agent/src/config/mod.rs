@@ -1,13 +1,11 @@
 //! The command line and environment: the only place where settings are read. Every default stands with its reason.
 
 mod arguments;
-mod capture;
 mod control_plane;
 mod proxy;
 #[cfg(test)]
 mod tests;
 
 pub use arguments::{Arguments, CommonOptions, Half, LogFormat, OneHalf};
-pub use capture::{CaptureOptions, Source};
 pub use control_plane::{ControlPlaneOptions, Endpoint, KeyValue};
 pub use proxy::ProxyOptions;

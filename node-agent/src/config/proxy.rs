@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::capture::humantime_duration;
 use super::control_plane::ControlPlaneOptions;
 use crate::telemetry::LogFormat;
 
@@ -32,10 +31,10 @@ pub struct ProxyOptions {
     #[arg(long, value_enum, default_value = "text")]
     pub access_log: LogFormat,
     /// How long live connections may go on after SIGTERM.
-    #[arg(long, default_value = "25s", value_parser = humantime_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "25s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub drain_deadline: Duration,
     /// How long a TCP connection may take to be set up.
-    #[arg(long, default_value = "10s", value_parser = humantime_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub connect_timeout: Duration,
     /// User to become when started as root. 65534 is nobody's; where that is impossible (a user namespace with one
     /// user), all capabilities are dropped instead.
