@@ -228,12 +228,18 @@ impl Steward {
                 }
             }
             Report::Failed(error) => {
-                tracing::warn!(pod = %uid, %error, "not as wanted, trying again");
+                let error = error.to_string();
+                let mut known = false;
                 self.status.change_pod(uid, |pod| {
+                    known = pod.error.as_ref() == Some(&error);
                     pod.state = PodState::Failed;
-                    pod.error = Some(error.to_string());
+                    pod.error = Some(error.clone());
                     pod.failures += 1;
                 });
+                // Every attempt of a pod that waits for somebody to act would fill the log.
+                if !known {
+                    tracing::warn!(pod = %uid, error, "not as wanted, trying again");
+                }
                 let effects = self.hub.cannot(uid);
                 self.perform(effects);
             }

@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::{SockAddr, Socket};
 use weft_node_agent::{
     capture::{
         install::{Installer, Wanted},
         mark::CapturePorts,
         program::Backend,
         ruleset::Phase,
-        socket::{Ipv6, Listeners},
+        socket::{Ipv6, Listeners, dial_sockets},
     },
     handover::{Family, ListenerRole},
 };
@@ -139,4 +140,13 @@ pub(crate) fn refused(outcome: io::Result<TcpStream>) -> bool {
 
 pub(crate) fn timed_out(outcome: io::Result<TcpStream>) -> bool {
     outcome.is_err_and(|error| matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock))
+}
+
+/// Dials the application as the proxy does.
+pub(crate) fn dial(pod: &Pod, family: Family, from: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
+    let socket: Socket = pod.run(|| dial_sockets(family, 1)).unwrap().unwrap().remove(0).into();
+    socket.set_nonblocking(false)?;
+    socket.bind(&SockAddr::from(from))?;
+    socket.connect_timeout(&SockAddr::from(to), DEADLINE)?;
+    Ok(socket)
 }

@@ -5,6 +5,7 @@
 
 mod equipment;
 mod half;
+mod ports;
 mod rules;
 mod traffic;
 mod transitions;

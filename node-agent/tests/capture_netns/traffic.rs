@@ -5,27 +5,16 @@ use std::{
     net::SocketAddr,
 };
 
-use socket2::{SockAddr, Socket};
 use weft_node_agent::{
-    capture::{ruleset::Phase, socket::dial_sockets},
+    capture::ruleset::Phase,
     handover::{Family, ListenerRole},
 };
-use weft_testkit::{
-    enter_or_skip,
-    netns::{Lab, Pod},
-};
+use weft_testkit::{enter_or_skip, netns::Lab};
 
 use crate::equipment::{
-    Captured, DEADLINE, FAMILIES, QUIET, accept, address, connect, elsewhere, installers, listen, refused, timed_out,
+    Captured, DEADLINE, FAMILIES, QUIET, accept, address, connect, dial, elsewhere, installers, listen, refused,
+    timed_out,
 };
-
-fn dial(pod: &Pod, family: Family, from: SocketAddr, to: SocketAddr) -> std::io::Result<Socket> {
-    let socket: Socket = pod.run(|| dial_sockets(family, 1)).unwrap().unwrap().remove(0).into();
-    socket.set_nonblocking(false)?;
-    socket.bind(&SockAddr::from(from))?;
-    socket.connect_timeout(&SockAddr::from(to), DEADLINE)?;
-    Ok(socket)
-}
 
 #[test]
 fn both_directions_keep_their_addresses() {
