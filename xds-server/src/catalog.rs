@@ -246,4 +246,21 @@ mod tests {
         assert_eq!(shelf.changed_since(5), Some(vec![]));
         assert_eq!(shelf.changed_since(6), None);
     }
+
+    /// 10,000 pods in a debug build on 2 cores: 94 ms for the first catalog, 82 ms when one pod changed. The bound is far
+    /// above, so that it catches a change of order and nothing else.
+    #[test]
+    fn how_long_ten_thousand_pods_take() {
+        let mut resources: Vec<Resource> = (0..10_000).map(|number| workload(&format!("w{number}"), "n")).collect();
+        let begin = std::time::Instant::now();
+        let (first, _) = Catalog::new().update(&resources);
+        let built = begin.elapsed();
+        resources[77] = workload("w77", "other");
+        let begin = std::time::Instant::now();
+        let (next, _) = first.update(&resources);
+        let updated = begin.elapsed();
+        println!("first {built:?}, one changed {updated:?}");
+        assert_eq!(names(&next, first.sequence(KIND)), ["c//Pod/ns/w77"]);
+        assert!(built + updated < std::time::Duration::from_secs(30));
+    }
 }

@@ -6,13 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request};
+use weft_identity::clock;
+use weft_identity::control::{
+    ControlConnector, ControlRoots, ControlSecurity, Incoming, ServingSource, system_resolver,
+};
+use weft_identity::signer::{DEFAULT_ROOT_TTL, LeafLifetime, RootMaterial, Signer};
 use weft_model::{Change, Mesh, Reason, Resource, Service, Uid, Workload};
 use weft_runtime::metrics::Registry;
 use weft_runtime::shared::{self, Reader, Writer};
@@ -112,11 +117,15 @@ fn credentials(folder: &Path, token: &str) -> Credentials {
 }
 
 fn client(folder: &Path, address: SocketAddr, node: &str, token: &str) -> Client {
+    client_by(Connector::tcp(address), folder, node, token)
+}
+
+fn client_by(connector: Connector, folder: &Path, node: &str, token: &str) -> Client {
     let metadata = BTreeMap::from([("NODE_NAME".to_owned(), node.to_owned())]);
     let identity = NodeIdentity { id: format!("ztunnel~1.1.1.1~{node}.ns~ns.svc.cluster.local"), metadata };
     let mut settings = StreamSettings::everything(identity, credentials(folder, token));
     settings.backoff = backoff::Settings { cap: Duration::from_millis(100), ..BACKOFF };
-    let (stream, status) = DeltaStream::new(Connector::tcp(address), settings);
+    let (stream, status) = DeltaStream::new(connector, settings);
     let (mesh, batches) = (Arc::new(Mutex::new(Mesh::default())), Arc::new(Mutex::new(Vec::new())));
     let task = tokio::spawn({
         let (mesh, batches) = (mesh.clone(), batches.clone());
@@ -378,4 +387,35 @@ async fn reports_are_kept_over_a_kill_and_only_for_the_own_node() {
     let here = captured.load().effective(|uid| (*uid == known).then_some("node-1"));
     assert_eq!(here, BTreeSet::from([known.clone()]));
     assert!(captured.load().effective(|_| Some("node-2")).is_empty());
+}
+
+/// What the program wires: TLS by `weft-identity` on both ends, and a service more.
+#[tokio::test]
+async fn over_tls_as_the_program_wires_it() {
+    let now = SystemTime::now();
+    let root = RootMaterial::create("cluster.local", DEFAULT_ROOT_TTL, now).unwrap();
+    let signer = Signer::load(&root.certificate_pem, &root.key_pem, None, LeafLifetime::default(), now).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("roots.pem");
+    std::fs::write(&roots, signer.roots().to_pem()).unwrap();
+    std::fs::write(folder.path().join("tokens"), "node-1 one\n").unwrap();
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let source = ServingSource::new(Arc::new(signer), &[address.ip().to_string()], clock::system()).unwrap();
+    let (_trigger, watch) = drain::channel();
+    let (_writer, catalog) = shared::channel(Some(Catalog::new().update(&[workload("a", "n")]).0));
+    let (store, _) = CapturedStore::open(folder.path()).unwrap();
+    let (metrics, limits) = (ServeMetrics::default(), Limits::default());
+    let reports = Reports::new(store, |_| None, metrics.clone());
+    let ads = Ads::new(AdsSettings { catalog, nodes: Nodes::new(), metrics, drain: watch.clone(), limits });
+    let authenticate = Arc::new(NodeTokens::open(&folder.path().join("tokens")).unwrap());
+    let incoming = Incoming::tls(listener, source);
+    tokio::spawn(serve(incoming, authenticate, (ads, reports), |routes| routes, watch));
+
+    let security = ControlSecurity::Tls { roots: ControlRoots::File(roots), server_name: None };
+    let origin = format!("https://{address}").parse().unwrap();
+    let connector = ControlConnector::new(security, system_resolver()).into_wire(origin);
+    let mut client = client_by(connector, folder.path(), "node-1", "one");
+    client.status(StreamStatus::is_ready).await;
+    client.names(&["c//Pod/ns/a"]).await;
 }

@@ -117,7 +117,7 @@ impl StreamTask {
         let first = first.map_err(|_| Status::deadline_exceeded("no request in the first 10 s of the stream"))??;
         let Some(first) = first else { return Ok(()) };
         let client = check_node(&self.caller, first.node.as_ref())?;
-        let Some(mut entry) = self.settings.nodes.open(&self.caller.node, client.to_owned(), self.from.clone()) else {
+        let Some(mut entry) = self.settings.nodes.open(&self.caller.node, client.clone(), self.from.clone()) else {
             return Err(refuse(Reason::Overloaded, "the node has too many streams already"));
         };
         tracing::info!(node = %self.caller.node, client, from = self.from, "a node opened a stream");
@@ -221,18 +221,32 @@ impl StreamTask {
     }
 }
 
-/// The stream must be for the node that the token proves. What the client calls itself is only shown.
-fn check_node<'n>(caller: &Caller, node: Option<&'n Node>) -> Result<&'n str, Status> {
+/// The stream must be for the node that the token proves. Answers with what the client calls itself, which is only shown.
+fn check_node(caller: &Caller, node: Option<&Node>) -> Result<String, Status> {
     let wrong = |detail: String| Err(refuse(Reason::WrongNode, &detail));
-    let fields = node.and_then(|node| node.metadata.as_ref()).map(|metadata| &metadata.fields);
-    let name = fields.and_then(|fields| fields.get(NODE_NAME)).and_then(|value| match &value.kind {
-        Some(prost_types::value::Kind::StringValue(name)) => Some(name.as_str()),
-        _ => None,
-    });
-    match name {
-        Some(name) if *name == *caller.node => Ok(node.map_or("", |node| node.id.as_str())),
+    match node.and_then(|node| metadata(node, NODE_NAME)) {
+        Some(name) if *name == *caller.node => Ok(node.map(client_name).unwrap_or_default()),
         Some(name) => wrong(format!("the stream is for node '{name}', but the token is of node '{}'", caller.node)),
         None => wrong(format!("the first request names no node; its node.metadata must have {NODE_NAME}")),
+    }
+}
+
+fn metadata<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
+    match &node.metadata.as_ref()?.fields.get(key)?.kind {
+        Some(prost_types::value::Kind::StringValue(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Program and version: ours says its version, a stock ztunnel begins its id with its kind and may say Istio's version.
+fn client_name(node: &Node) -> String {
+    if let Some(version) = metadata(node, "WEFT_VERSION") {
+        return format!("weft-node-agent {version}");
+    }
+    let kind = node.id.split('~').next().unwrap_or_default();
+    match metadata(node, "ISTIO_VERSION") {
+        Some(version) => format!("{kind} {version}"),
+        None => kind.to_owned(),
     }
 }
 
@@ -265,5 +279,17 @@ mod tests {
             assert_eq!((status.code(), reason_of(&status)), (Code::PermissionDenied, Some(Reason::WrongNode)));
         }
         assert!(check_node(&caller, None).is_err());
+    }
+
+    #[rstest]
+    #[case(&[("WEFT_VERSION", "0.1.0"), ("ISTIO_VERSION", "1.31.0")], "weft-node-agent 0.1.0")]
+    #[case(&[("ISTIO_VERSION", "1.31.0")], "ztunnel 1.31.0")]
+    #[case(&[], "ztunnel")]
+    fn who_it_is(#[case] fields: &[(&str, &str)], #[case] expected: &str) {
+        let value = |text: &str| prost_types::Value { kind: Some(Kind::StringValue(text.to_owned())) };
+        let fields = fields.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect();
+        let id = "ztunnel~1.1.1.1~a.b~b.svc.cluster.local".to_owned();
+        let node = Node { id, metadata: Some(prost_types::Struct { fields }), ..Node::default() };
+        assert_eq!(client_name(&node), expected);
     }
 }

@@ -18,7 +18,7 @@ const STREAMS_PER_NODE: usize = 8;
 pub struct StreamView {
     /// Counts up over the life of the server.
     pub stream: u64,
-    /// What the client calls itself.
+    /// What the client calls itself: program and version.
     pub client: String,
     /// Where it comes from.
     pub from: String,
