@@ -58,7 +58,7 @@ pub enum NetnsError {
         addresses: Vec<IpAddr>,
     },
     /// `setns` or `unshare` refused.
-    #[error("cannot enter network namespace {path}: {source}; needs CAP_SYS_ADMIN")]
+    #[error("cannot enter the network namespace {path}: {source}; run as root or with CAP_SYS_ADMIN and CAP_NET_ADMIN")]
     Enter {
         /// What was opened.
         path: PathBuf,
@@ -166,7 +166,7 @@ impl NetnsThread {
     /// # Errors
     /// Without CAP_SYS_ADMIN.
     pub fn in_private_namespace() -> Result<Self, NetnsError> {
-        let path = PathBuf::from("a private namespace");
+        let path = PathBuf::from("made for trials");
         start("probe", &path.clone(), move || {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|error| NetnsError::Enter { path, source: error.into() })
         })
