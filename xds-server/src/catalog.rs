@@ -179,6 +179,8 @@ impl Shelf {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
     use weft_model::authz::{Action, Mode, Policy, PolicyKey, Scope};
     use weft_model::{Service, Workload};
 
@@ -245,6 +247,31 @@ mod tests {
         assert_eq!(shelf.changed_since(2).map(|names| names.len()), Some(3));
         assert_eq!(shelf.changed_since(5), Some(vec![]));
         assert_eq!(shelf.changed_since(6), None);
+    }
+
+    proptest! {
+        /// Whatever happened: between any two versions nothing changed that the log, where it claims to know, does not name.
+        #[test]
+        fn the_log_names_every_change(
+            versions in vec(btree_map("[a-d]", "[xy]", 0..4), 1..12), limit in 1_usize..12,
+        ) {
+            let mut shelf = Shelf::new(limit);
+            let mut history = vec![shelf.clone()];
+            for version in &versions {
+                let resources: Vec<Resource> = version.iter().map(|(name, node)| workload(name, node)).collect();
+                shelf.replace(resources.iter());
+                prop_assert!(shelf.log.size() <= limit);
+                prop_assert_eq!(shelf.entries.size(), version.len());
+                history.push(shelf.clone());
+            }
+            for old in &history {
+                let Some(named) = shelf.changed_since(old.sequence) else { continue };
+                let all = old.entries.keys().chain(shelf.entries.keys());
+                for name in all.filter(|name| old.entries.get(*name) != shelf.entries.get(*name)) {
+                    prop_assert!(named.contains(name), "{} is not in {:?}", name, named);
+                }
+            }
+        }
     }
 
     /// 10,000 pods in a debug build on 2 cores: 94 ms for the first catalog, 82 ms when one pod changed. The bound is far

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
-use weft_model::view::{RejectedRow, SubscriberRow, TypeRow};
 use weft_wire::convert::ResourceType;
 use weft_wire::delta::SessionStatus;
 
@@ -62,14 +61,6 @@ impl Nodes {
         self.lock().nodes.clone()
     }
 
-    /// One row per open stream, for `weft config`. `wanted` says how many resources of a type there are.
-    #[must_use]
-    pub fn rows(&self, wanted: impl Fn(ResourceType) -> Option<usize>) -> Vec<SubscriberRow> {
-        let table = self.lock();
-        let streams = table.nodes.iter().flat_map(|(node, status)| status.streams.iter().map(move |view| (node, view)));
-        streams.map(|(node, view)| row(node, view, &wanted)).collect()
-    }
-
     /// How many streams are open.
     #[must_use]
     pub fn streams(&self) -> usize {
@@ -92,28 +83,6 @@ impl Nodes {
     fn lock(&self) -> MutexGuard<'_, Table> {
         // Nothing under the lock can panic half-way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn row(node: &str, view: &StreamView, wanted: &impl Fn(ResourceType) -> Option<usize>) -> SubscriberRow {
-    let settled =
-        |status: &SessionStatus| status.unacknowledged == 0 && status.pending == 0 && status.refused.is_empty();
-    let of_type = |(kind, status): (&ResourceType, &SessionStatus)| TypeRow {
-        name: kind.to_string(),
-        held: status.held,
-        wanted: if status.wildcard { wanted(*kind) } else { Some(status.names) },
-        rejected: status
-            .refused
-            .iter()
-            .map(|one| RejectedRow { name: one.name.to_string(), error: one.reason.clone() })
-            .collect(),
-    };
-    SubscriberRow {
-        node: node.to_owned(),
-        agent: view.client.clone(),
-        connected_seconds: view.since.elapsed().unwrap_or_default().as_secs(),
-        in_sync: !view.types.is_empty() && view.types.values().all(settled),
-        types: view.types.iter().map(of_type).collect(),
     }
 }
 
@@ -164,9 +133,6 @@ mod tests {
         assert!(open().is_none());
         streams[1].note(ResourceType::Address, SessionStatus { held: 3, ..SessionStatus::default() });
         assert_eq!(nodes.all()[&node].streams[1].types[&ResourceType::Address].held, 3);
-        let rows = nodes.rows(|_| Some(4));
-        assert_eq!((rows.len(), rows[0].in_sync, rows[1].in_sync), (8, false, true), "{rows:?}");
-        assert_eq!(rows[1].types[0].wanted, Some(0), "no name is asked for, and not everything either");
         streams[0].set_end("bye".to_owned());
         streams.remove(0);
         assert_eq!((nodes.streams(), nodes.all()[&node].last_end.as_ref().unwrap().1.as_str()), (7, "bye"));
