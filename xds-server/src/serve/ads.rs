@@ -4,6 +4,7 @@
 //! would tell every agent to forget the mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -162,6 +163,10 @@ impl StreamTask {
         let Some(kind) = ResourceType::from_url(&request.type_url) else {
             return self.answer_foreign(request).await;
         };
+        if let Some(name) = asked_by_address(kind, &request) {
+            let detail = format!("'{name}': look-up by address (XDS_ON_DEMAND) is not served; subscribe to everything");
+            return Err(Status::unimplemented(detail));
+        }
         let limits = self.settings.limits;
         let session = self.sessions.entry(kind).or_insert_with(|| Session::new(kind, limits));
         let node = &self.caller.node;
@@ -231,6 +236,17 @@ fn check_node(caller: &Caller, node: Option<&Node>) -> Result<String, Status> {
     }
 }
 
+/// `network/address`, as ztunnel asks on demand (`ambient-wire.md` section 7). We know resources by their own names only, and
+/// "there is no such resource" would make it send plaintext: no answer is the safe one.
+fn asked_by_address(kind: ResourceType, request: &DeltaDiscoveryRequest) -> Option<&str> {
+    let by_address = |name: &str| match name.split_once('/') {
+        Some((_, address)) => address.parse::<IpAddr>().is_ok(),
+        None => false,
+    };
+    let names = request.resource_names_subscribe.iter().map(String::as_str);
+    names.filter(|_| kind == ResourceType::Address).find(|name| by_address(name))
+}
+
 fn metadata<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
     match &node.metadata.as_ref()?.fields.get(key)?.kind {
         Some(prost_types::value::Kind::StringValue(text)) => Some(text),
@@ -279,6 +295,20 @@ mod tests {
             assert_eq!((status.code(), reason_of(&status)), (Code::PermissionDenied, Some(Reason::WrongNode)));
         }
         assert!(check_node(&caller, None).is_err());
+    }
+
+    #[rstest]
+    #[case("/10.0.0.1", true)]
+    #[case("network-1/fd00::1", true)]
+    #[case("shop/cart.shop.svc.cluster.local", false)]
+    #[case("c//Pod/shop/cart-1", false)]
+    #[case("c/networking.istio.io/ServiceEntry/ns/name/10.0.0.1", false)]
+    #[case("*", false)]
+    fn by_address(#[case] name: &str, #[case] expected: bool) {
+        let names = vec!["ns/host".to_owned(), name.to_owned()];
+        let request = DeltaDiscoveryRequest { resource_names_subscribe: names, ..Default::default() };
+        assert_eq!(asked_by_address(ResourceType::Address, &request), expected.then_some(name));
+        assert_eq!(asked_by_address(ResourceType::Authorization, &request), None);
     }
 
     #[rstest]
