@@ -4,6 +4,7 @@
 //! network and holds none. `docs/architecture.md` draws both ways through.
 
 pub mod accept;
+pub mod address;
 pub mod capture;
 pub mod config;
 pub mod connections;
@@ -11,6 +12,8 @@ pub mod control;
 pub mod credentials;
 pub mod describe;
 pub mod dispatch;
+#[cfg(test)]
+mod dispatch_tests;
 pub mod environment;
 pub mod failure;
 pub mod gateway;

@@ -97,3 +97,79 @@ impl Served {
         (same && !pod.leaving).then_some(pod)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rstest::rstest;
+    use weft_model::Workload;
+
+    use super::Served;
+    use crate::handover::PodInfo;
+    use crate::node_info::NodeInfo;
+
+    fn node() -> NodeInfo {
+        NodeInfo {
+            name: "node-a".into(),
+            network: "".into(),
+            cluster: "Kubernetes".into(),
+            trust_domain: "cluster.local".into(),
+        }
+    }
+
+    fn web() -> PodInfo {
+        PodInfo {
+            uid: "uid-1".into(),
+            name: "web".into(),
+            namespace: "shop".into(),
+            service_account: "shopper".into(),
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            node: "node-a".into(),
+            strict: false,
+        }
+    }
+
+    fn workload() -> Workload {
+        let mut workload = Workload::named("Kubernetes", "shop", "web");
+        workload.service_account = "shopper".into();
+        workload
+    }
+
+    fn as_it_is(_: &mut Workload) {}
+
+    fn and_stays(served: Served) -> Served {
+        served
+    }
+
+    #[rstest]
+    #[case::served(as_it_is, and_stays, "10.0.0.1", true)]
+    #[case::at_another_address(as_it_is, and_stays, "10.0.0.2", false)]
+    #[case::another_account(|workload: &mut Workload| workload.service_account = "thief".into(), and_stays, "10.0.0.1", false)]
+    #[case::another_pod(|workload: &mut Workload| workload.uid = "Kubernetes//Pod/shop/other".into(), and_stays, "10.0.0.1", false)]
+    #[case::leaving(as_it_is, |served: Served| served.leaving(&"uid-1".into()), "10.0.0.1", false)]
+    #[case::gone(as_it_is, |served: Served| served.without(&"uid-1".into()), "10.0.0.1", false)]
+    #[case::named_anew(as_it_is, |served: Served| served.leaving(&"uid-1".into()).with(&node(), Arc::new(web())).unwrap(), "10.0.0.1", true)]
+    fn only_a_pods_present_life_is_served(
+        #[case] change: fn(&mut Workload),
+        #[case] then: fn(Served) -> Served,
+        #[case] address: &str,
+        #[case] expected: bool,
+    ) {
+        let mut workload = workload();
+        change(&mut workload);
+        let served = then(Served::default().with(&node(), Arc::new(web())).unwrap());
+        assert_eq!(served.serving(&workload, address.parse().unwrap()).is_some(), expected);
+    }
+
+    #[test]
+    fn a_new_life_of_the_same_name_takes_the_place_of_the_old_one() {
+        let again = PodInfo { uid: "uid-2".into(), addresses: vec!["10.0.0.9".parse().unwrap()], ..web() };
+        let served = Served::default().with(&node(), Arc::new(web())).unwrap().with(&node(), Arc::new(again)).unwrap();
+        let uid =
+            |served: &Served| served.serving(&workload(), "10.0.0.9".parse().unwrap()).map(|pod| pod.info.uid.clone());
+        assert_eq!(uid(&served), Some("uid-2".into()));
+        // The late removal of the old life does not take the new one with it.
+        assert_eq!(uid(&served.without(&"uid-1".into())), Some("uid-2".into()));
+    }
+}

@@ -113,3 +113,62 @@ pub fn reason_of_pool(error: &PoolError<TunnelDialError>) -> Reason {
         PoolError::Draining => Reason::Draining,
     }
 }
+
+/// Whether another endpoint of the service may do what this one did not. Policy would say the same there, and who looks for
+/// a hole in it must not be helped; what is missing on our own side is missing for every endpoint.
+#[must_use]
+pub fn concerns_endpoint(error: &PoolError<TunnelDialError>) -> bool {
+    match error {
+        PoolError::Dial(DialFailure::Dial(error)) => {
+            !matches!(error.reason, Reason::NoCertificate | Reason::NoDialSockets)
+        }
+        PoolError::Dial(DialFailure::Handshake(_) | DialFailure::Timeout) | PoolError::Open(OpenError::Stream(_)) => {
+            true
+        }
+        PoolError::Open(OpenError::Refused { status, .. }) => *status == 503,
+        PoolError::Open(OpenError::Encode(_)) | PoolError::Draining => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rstest::rstest;
+    use weft_hbone::{ConnectionEnd, DialFailure, OpenError, PoolError, ResetCode, StreamError};
+    use weft_model::Reason;
+
+    use super::{TunnelDialError, concerns_endpoint, reason_of_pool};
+
+    fn dial(reason: Reason) -> PoolError<TunnelDialError> {
+        PoolError::Dial(DialFailure::Dial(Arc::new(TunnelDialError { reason, detail: String::new() })))
+    }
+
+    fn refused(status: u16, reason: Option<&str>) -> PoolError<TunnelDialError> {
+        PoolError::Open(OpenError::Refused { status, reason: reason.map(str::to_owned) })
+    }
+
+    #[rstest]
+    #[case::refused_tcp(dial(Reason::TunnelRefused), Reason::TunnelRefused, true)]
+    #[case::another_pod_there(dial(Reason::PeerIdentityMismatch), Reason::PeerIdentityMismatch, true)]
+    #[case::our_certificate(dial(Reason::NoCertificate), Reason::NoCertificate, false)]
+    #[case::our_sockets(dial(Reason::NoDialSockets), Reason::NoDialSockets, false)]
+    #[case::silence(PoolError::Dial(DialFailure::Timeout), Reason::TunnelTimeout, true)]
+    #[case::no_http2(PoolError::Dial(DialFailure::Handshake(ConnectionEnd::Closed)), Reason::TunnelFailed, true)]
+    #[case::lost(PoolError::Open(OpenError::Stream(StreamError::Reset(ResetCode::CANCEL))), Reason::TunnelFailed, true)]
+    #[case::no_pong(PoolError::Open(OpenError::Stream(StreamError::PingTimeout)), Reason::TunnelTimeout, true)]
+    #[case::application(refused(503, Some("connect-refused")), Reason::ConnectRefused, true)]
+    #[case::stock_peer_503(refused(503, None), Reason::PeerRefused, true)]
+    #[case::policy(refused(401, Some("policy-denied")), Reason::PolicyDenied, false)]
+    #[case::stock_peer_401(refused(401, None), Reason::PeerRefused, false)]
+    #[case::wrong_destination(refused(400, Some("wrong-destination")), Reason::WrongDestination, false)]
+    #[case::unheard_of(refused(503, Some("of-next-year")), Reason::PeerRefused, true)]
+    #[case::draining(PoolError::Draining, Reason::Draining, false)]
+    fn what_the_pool_says(
+        #[case] error: PoolError<TunnelDialError>,
+        #[case] reason: Reason,
+        #[case] try_another: bool,
+    ) {
+        assert_eq!((reason_of_pool(&error), concerns_endpoint(&error)), (reason, try_another), "{error}");
+    }
+}

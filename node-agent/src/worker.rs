@@ -80,6 +80,8 @@ pub struct Worker {
     mesh_changes: weft_runtime::shared::Reader<weft_model::Mesh>,
     pods: HashMap<PodUid, Attendance>,
     tasks: TaskTracker,
+    /// No pod is added any more.
+    draining: bool,
     /// The pool's driver; its end is the end of all tunnels.
     pool: tokio::task::JoinHandle<()>,
 }
@@ -103,7 +105,7 @@ impl Worker {
         let mesh_changes = environment.mesh.clone();
         let (shard, driver) = Shard::new(environment, telemetry, ask);
         let pool = tokio::task::spawn_local(driver.run());
-        Self { shard, mesh_changes, pods: HashMap::new(), tasks: TaskTracker::new(), pool }
+        Self { shard, mesh_changes, pods: HashMap::new(), tasks: TaskTracker::new(), draining: false, pool }
     }
 
     /// Runs until it is drained, or until nobody can command it any more (then it ends at once).
@@ -147,6 +149,8 @@ impl Worker {
 
     fn obey(&mut self, command: WorkerCommand) -> Next {
         match command {
+            // A successor serves what comes now; the capture half keeps these listeners open for it.
+            WorkerCommand::AddPod { .. } if self.draining => {}
             WorkerCommand::AddPod { pod, listeners } => self.add(pod, listeners),
             WorkerCommand::RemovePod { uid } => self.remove(&uid),
             WorkerCommand::Sockets { uid, family, sockets } => {
@@ -159,6 +163,7 @@ impl Worker {
             WorkerCommand::Retire => self.retire(),
             WorkerCommand::Drain { deadline } => {
                 self.retire();
+                self.draining = true;
                 self.tasks.close();
                 return Next::Drain(deadline);
             }

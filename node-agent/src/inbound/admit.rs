@@ -18,6 +18,7 @@ use weft_model::service::{Service, ServiceKey};
 use weft_model::spiffe::SpiffeId;
 use weft_model::workload::{GatewayAddress, Workload};
 
+use crate::address::canonical;
 use crate::gateway::is_gateway;
 use crate::ports::is_reserved;
 
@@ -137,8 +138,8 @@ struct Asked {
 }
 
 fn asked_address(mesh: &Mesh, workload: &Workload, target: SocketAddr, caller: &Caller) -> Result<Asked, Denied> {
-    let address = target.ip().to_canonical();
-    let target = SocketAddr::new(address, target.port());
+    let target = canonical(target);
+    let address = target.ip();
     // The listener is in the pod's own namespace, so what the outer connection came to is an address of the pod.
     if address == caller.arrived_at || workload.addresses.contains(&address) {
         return Ok(Asked { port: target.port(), target: None, service: None });
@@ -193,10 +194,4 @@ fn check(mesh: &Mesh, workload: &Workload, caller: &Caller, port: u16) -> Result
         }
         Err(denial) => Err(Denied { reason: denial.reason, policy: denial.policy }),
     }
-}
-
-/// IPv4 as IPv4, also when it came through an IPv6 socket.
-#[must_use]
-pub fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -9,7 +9,7 @@ mod plaintext;
 mod proxy_header;
 mod serve;
 
-pub use admit::{Admission, Announcement, Caller, Denied, admit_local, admit_plaintext, admit_tunnel, canonical};
+pub use admit::{Admission, Announcement, Caller, Denied, admit_local, admit_plaintext, admit_tunnel};
 pub use check::check;
 pub use deliver::deliver;
 pub use plaintext::serve_plaintext;

@@ -7,9 +7,10 @@ use tokio::net::TcpStream;
 use weft_hbone::relay::relay_sockets;
 use weft_model::NetworkAddress;
 
-use super::admit::{admit_plaintext, canonical};
+use super::admit::admit_plaintext;
 use super::check::check;
 use super::deliver::deliver;
+use crate::address::canonical;
 use crate::connections::Live;
 use crate::failure::Failure;
 use crate::shard::{Pod, Shard};

@@ -15,12 +15,14 @@ use weft_hbone::{ConnectHead, Incoming, Malformed, Refusal, ServerConnection, se
 use weft_identity::tls::{ServerStream, accept};
 use weft_model::{NetworkAddress, Reason, Workload};
 
-use super::admit::{Caller, admit_tunnel, canonical};
+use super::admit::{Caller, admit_tunnel};
 use super::check::check;
 use super::deliver::deliver;
+use crate::address::canonical;
 use crate::connections::Live;
 use crate::describe::baggage_of;
 use crate::failure::Failure;
+use crate::own::own_workload;
 use crate::shard::{Pod, Shard};
 use crate::sockets::tune;
 use crate::telemetry::{ConnectionRecord, Direction, Security};
@@ -40,7 +42,7 @@ pub async fn serve_tunnels(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, cl
     };
     let (connection, identity) = match greeted {
         Ok(greeted) => greeted,
-        Err(failure) => return refuse_connection(&shard, client, arrived_at, failure),
+        Err(failure) => return refuse_connection(&shard, &pod, client, arrived_at, failure),
     };
     let caller = Caller { client, arrived_at: arrived_at.ip(), identity: Some(identity) };
     let take = |incoming: Result<Incoming, Malformed>| match incoming {
@@ -49,7 +51,7 @@ pub async fn serve_tunnels(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, cl
         }
         Err(malformed) => {
             let failure = Failure::new(reason_of(&malformed), malformed);
-            refuse_connection(&shard, client, arrived_at, failure);
+            refuse_connection(&shard, &pod, client, arrived_at, failure);
         }
     };
     drive(&pod, connection, take).await;
@@ -63,8 +65,10 @@ fn reason_of(malformed: &Malformed) -> Reason {
 }
 
 /// What never became a tunnel.
-fn refuse_connection(shard: &Shard, client: SocketAddr, arrived_at: SocketAddr, failure: Failure) {
+fn refuse_connection(shard: &Shard, pod: &Pod, client: SocketAddr, arrived_at: SocketAddr, failure: Failure) {
     let mut record = ConnectionRecord::new(Direction::Inbound, client, arrived_at);
+    record.destination_workload = shard.mesh(|mesh| own_workload(mesh, &shard.environment.node, pod.info()).cloned());
+    record.destination_identity = Some(pod.served.identity.clone());
     record.reason = Some(failure.reason);
     record.detail = failure.detail;
     shard.telemetry.refused(record);

@@ -18,7 +18,7 @@ use crate::served::ServedPod;
 use crate::shard::{Pod, Shard};
 use crate::sockets::{family_of, tune};
 use crate::telemetry::{Direction, Security};
-use crate::tunnels::{TunnelKey, reason_of_pool};
+use crate::tunnels::{TunnelKey, concerns_endpoint, reason_of_pool};
 
 /// The far end of a captured connection.
 pub(super) enum Peer {
@@ -125,22 +125,14 @@ async fn tunnel(
     head.forwarded = Some(forwarded_of(live.record().source, host));
     head.traceparent = Some(Traceparent::random());
     let tunnel = shard.pool.open(&key, &head).await.map_err(|error| {
-        let reason = reason_of_pool(&error);
-        let failure = Failure::new(reason, error);
-        if concerns_endpoint(reason) { NotConnected::by_endpoint(failure) } else { NotConnected::for_good(failure) }
+        let try_another = concerns_endpoint(&error);
+        NotConnected { failure: Failure::new(reason_of_pool(&error), error), try_another }
     })?;
     // The handshake accepted one of these; with one there is no doubt which.
     if let [only] = &*plan.peers {
         live.note(|record| record.destination_identity = Some(only.clone()));
     }
     Ok(tunnel)
-}
-
-/// Whether another endpoint of the service may do what this one did not. Policy would say the same there, and who looks for
-/// a hole in it must not be helped; what is missing on our own side is missing for every endpoint.
-fn concerns_endpoint(reason: Reason) -> bool {
-    let ours = [Reason::NoCertificate, Reason::NoDialSockets, Reason::Draining];
-    reason.status() == 503 && !ours.contains(&reason)
 }
 
 /// The short way: the destination's policy with the identity that the kernel proves (the connection came from the source

@@ -19,6 +19,7 @@ use weft_model::service::{BalanceMode, Service};
 use weft_model::spiffe::SpiffeId;
 use weft_model::workload::{GatewayAddress, HBONE_PORT, Health, TunnelProtocol, Uid, Workload};
 
+use crate::address::canonical;
 use crate::gateway::{Gateway, find_gateway, is_gateway};
 use crate::ports::is_reserved;
 
@@ -126,7 +127,7 @@ impl Decision {
 /// Decides. The numbers in the code are the rows of `ambient-wire.md` section 3.
 #[must_use]
 pub fn decide(question: &Question<'_>, around: &impl Surroundings, rng: &mut impl Rng) -> Decision {
-    let to = SocketAddr::new(question.original.0.ip().to_canonical(), question.original.0.port());
+    let to = canonical(question.original.0);
     // 0: our own listeners are behind these ports; a proxy that dials itself never ends.
     if to.ip().is_loopback() && is_reserved(to.port()) {
         return Decision::Refuse(Reason::ReservedPort);

@@ -12,9 +12,9 @@ use weft_model::workload::{Uid, Workload};
 
 use super::connect::{NotConnected, Peer, connect};
 use super::decide::{Decision, Question, Surroundings, decide};
+use crate::address::canonical;
 use crate::connections::{Live, Outstanding};
 use crate::failure::Failure;
-use crate::inbound::canonical;
 use crate::shard::{Pod, Shard};
 use crate::sockets::tune;
 use crate::telemetry::{ConnectionRecord, Direction};
