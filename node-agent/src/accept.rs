@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::unconstrained;
 use tokio_util::sync::CancellationToken;
 
 /// Rest after an error that will not go away at once (no descriptors left): long enough not to spin, short enough that the
@@ -33,7 +35,8 @@ pub async fn accept_all(listener: TcpListener, ends: Ends, take: impl Fn(TcpStre
             Err(error) => rest(&error).await,
         }
     }
-    while let Some(Ok((stream, client))) = futures_util::FutureExt::now_or_never(listener.accept()) {
+    // Unconstrained: tokio's budget would make a long queue look empty.
+    while let Some(Ok((stream, client))) = unconstrained(listener.accept()).now_or_never() {
         take(stream, client);
     }
 }

@@ -20,12 +20,13 @@ use weft_model::authz::{Action, Group, Match, Mode, Policy, PolicyKey, Rule, Sco
 use weft_model::change::Resource;
 use weft_model::workload::TunnelProtocol;
 use weft_model::{Reason, SpiffeId};
+use weft_node_agent::handover::WorkerListeners;
 use weft_node_agent::pods::PodUid;
 use weft_node_agent::shard::SOURCE_PORTS;
 use weft_node_agent::telemetry::{Direction, Security};
 use weft_node_agent::worker::WorkerCommand;
 
-use world::{APP_PORT, Agent, SERVICE_PORT, World, app, call, soon};
+use world::{APP_PORT, Agent, SERVICE_PORT, World, app, call, listener, soon};
 
 const WEB: u8 = 1;
 const CART: u8 = 2;
@@ -443,6 +444,45 @@ async fn a_drain_ends_at_once_when_nothing_is_open() {
         pair.web.commands.send(WorkerCommand::Drain { deadline }).unwrap();
         soon(&mut pair.web.task).await.unwrap();
         assert!(begin.elapsed() < Duration::from_secs(5));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_successor_takes_the_queue_while_the_retired_one_finishes() {
+    local(async {
+        let mut world = World::new();
+        let mut outside = world.workload("cart1", CART);
+        outside.tunnel = TunnelProtocol::None;
+        let web_pod = world.workload("web", WEB);
+        let service = world.cart(VIP);
+        world.apply([Resource::Workload(outside), Resource::Workload(web_pod.clone()), Resource::Service(service)]);
+        let app = app(world.at(CART, APP_PORT)).await;
+        // The capture half holds the listener open over both.
+        let held = listener(world.at(VIP, SERVICE_PORT));
+        let copy = || WorkerListeners { outbound: vec![held.try_clone().unwrap()], ..WorkerListeners::default() };
+        let (mut old, mut new) = (world.agent("node-a"), world.agent("node-a"));
+        old.serve_at(&web_pod, copy());
+        let mut before = call(world.ip(WEB), world.at(VIP, SERVICE_PORT)).await;
+        let (mut before_server, _) = soon(app.accept()).await.unwrap();
+        old.commands.send(WorkerCommand::Retire).unwrap();
+        old.commands.send(WorkerCommand::Drain { deadline: Instant::now() + world::SOON }).unwrap();
+        let (reply, rows) = tokio::sync::oneshot::channel();
+        old.commands.send(WorkerCommand::Connections(reply)).unwrap();
+        assert_eq!(soon(rows).await.unwrap().len(), 1);
+        // Completes in the kernel's queue.
+        let mut between = call(world.ip(WEB), world.at(VIP, SERVICE_PORT)).await;
+        new.serve_at(&web_pod, copy());
+        let (mut between_server, _) = soon(app.accept()).await.unwrap();
+        for (client, server) in [(&mut before, &mut before_server), (&mut between, &mut between_server)] {
+            server.write_all(b"!").await.unwrap();
+            assert_eq!(soon(client.read_u8()).await.unwrap(), b'!');
+        }
+        assert!(!old.task.is_finished());
+        drop(before_server);
+        assert_eq!(soon(before.read(&mut [0])).await.unwrap(), 0);
+        drop(before);
+        soon(&mut old.task).await.unwrap();
     })
     .await;
 }

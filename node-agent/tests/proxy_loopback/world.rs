@@ -176,7 +176,7 @@ fn dial_socket(family: Family) -> OwnedFd {
     socket.into()
 }
 
-fn listener(at: SocketAddr) -> std::net::TcpListener {
+pub(crate) fn listener(at: SocketAddr) -> std::net::TcpListener {
     let socket = socket2::Socket::new(socket2::Domain::for_address(at), socket2::Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.bind(&at.into()).unwrap_or_else(|error| panic!("{at}: {error}"));
@@ -187,6 +187,17 @@ fn listener(at: SocketAddr) -> std::net::TcpListener {
 impl Agent {
     /// Serves a pod: its own calls to `outbound`, plaintext at `inbound`, and HBONE.
     pub(crate) fn serve(&mut self, workload: &Workload, outbound: &[SocketAddr], inbound: &[SocketAddr]) -> PodUid {
+        let hbone = workload.addresses.iter().map(|address| listener(SocketAddr::new(*address, 15008))).collect();
+        let listeners = WorkerListeners {
+            outbound: outbound.iter().copied().map(listener).collect(),
+            inbound: inbound.iter().copied().map(listener).collect(),
+            hbone,
+        };
+        self.serve_at(workload, listeners)
+    }
+
+    /// Serves a pod at listeners that somebody else may hold open, too.
+    pub(crate) fn serve_at(&mut self, workload: &Workload, listeners: WorkerListeners) -> PodUid {
         let uid = PodUid::from(format!("uid-of-{}", workload.name));
         let info = PodInfo {
             uid: uid.clone(),
@@ -200,11 +211,6 @@ impl Agent {
         let next = self.served.load().with(&self.node, Arc::new(info)).unwrap();
         let pod = next.pod(&uid).unwrap().clone();
         self.served.publish(next);
-        let listeners = WorkerListeners {
-            outbound: outbound.iter().copied().map(listener).collect(),
-            inbound: inbound.iter().copied().map(listener).collect(),
-            hbone: workload.addresses.iter().map(|address| listener(SocketAddr::new(*address, 15008))).collect(),
-        };
         self.commands.send(WorkerCommand::AddPod { pod, listeners }).unwrap();
         uid
     }
