@@ -233,3 +233,43 @@ fn many_connections_at_once_from_one_client_to_one_port() {
         }
     }
 }
+
+#[test]
+fn thousands_of_short_connections_leave_nothing_behind() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    let (web, near, far) = (lab.pod(1, "web").unwrap(), lab.pod(1, "near").unwrap(), lab.pod(2, "far").unwrap());
+    let mut cluster = Cluster::new(&lab, 2);
+    cluster.enrol(&[&web, &near, &far]);
+    // More than there are source ports (4536), within the time that one rests after its use (60 s).
+    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    for server in [&near, &far] {
+        let listener = listen(server, false, 8080);
+        let to = SocketAddr::new(server.address(false), 8080);
+        let before = open_files();
+        let web = &web;
+        let call = &|| {
+            for _ in 0..2000 {
+                let mut stream = TcpStream::connect(to).unwrap();
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                let mut heard = Vec::new();
+                stream.read_to_end(&mut heard).unwrap();
+                assert_eq!(heard, b"!");
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..6000 {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    stream.write_all(b"!").unwrap();
+                }
+            });
+            for _ in 0..3 {
+                scope.spawn(move || web.run(call).unwrap());
+            }
+        });
+        eventually(|| cluster.relaying(server) == 0 && cluster.relaying(web) == 0);
+        // Two workers may hold a batch of sockets for each pod, and a few tunnels.
+        assert!(open_files() < before + 300, "{before} -> {}", open_files());
+    }
+}
