@@ -42,6 +42,10 @@ pub struct CaptureOptions {
     /// Seconds that plaintext connections of a joining pod may go on (permissive mode).
     #[arg(long, default_value_t = 600)]
     pub enrol_deadline: u64,
+    /// Milliseconds that the mesh may take to hear that a pod joins or leaves. Meanwhile a joining pod's plaintext callers
+    /// come in directly, and a leaving pod's calls are still captured.
+    #[arg(long, default_value_t = 2000)]
+    pub settle: u64,
     /// Seconds that a pod which leaves keeps serving, at least.
     #[arg(long, default_value_t = 5)]
     pub release_grace: u64,
@@ -74,6 +78,7 @@ impl CaptureOptions {
             xtables_lock: self.xtables_lock.clone(),
             workers: self.initial_workers.clamp(1, crate::handover::message::MAX_WORKERS),
             enrol_deadline: seconds(self.enrol_deadline),
+            settle: Duration::from_millis(self.settle),
             release: ReleasePatience { grace: seconds(self.release_grace), deadline: seconds(self.release_deadline) },
             audit_interval: seconds(self.audit_interval.max(1)),
             release_on_exit: self.release_on_exit,

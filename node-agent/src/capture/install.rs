@@ -187,7 +187,7 @@ impl Installer {
         if self.count(ipv6)? == 0 {
             return Ok(None);
         }
-        for phase in [Phase::Steady, Phase::Enrol, Phase::Release] {
+        for phase in Phase::ALL {
             if self.audit(Wanted { phase, ports, ipv6 })?.rules.is_empty() {
                 return Ok(Some(Standing::Whole(phase)));
             }

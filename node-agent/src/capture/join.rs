@@ -53,7 +53,8 @@ impl Joining {
     /// Captures the pod. `standing`: rules that are there (see [`Installer::standing`]).
     ///
     /// Strict: connections that are there are reset, before the rules so that the other side learns of it, and after for
-    /// those that slipped in between. Permissive: they go on, and [`Self::wait_for_old`] must be called until they ended.
+    /// those that slipped in between. Permissive: the pod's own new calls are captured and it takes HBONE, but plaintext
+    /// still comes in directly; [`Self::close`] must follow when its callers have heard that they should tunnel.
     ///
     /// # Errors
     /// [`CaptureError`]; calling again completes what was begun.
@@ -61,22 +62,33 @@ impl Joining {
         match standing {
             _ if strict => self.reset_and_steady(),
             // What went direct while the pod was leaving cannot go on in either phase without hanging: reset it.
-            Some(Standing::Whole(Phase::Release) | Standing::Damaged) => self.reset_and_steady(),
+            Some(Standing::Whole(Phase::ReleaseIn | Phase::Release) | Standing::Damaged) => self.reset_and_steady(),
             Some(Standing::Whole(Phase::Steady)) => {
                 self.apply(Phase::Steady)?;
                 Ok((Phase::Steady, OldConnections::new()))
             }
-            None | Some(Standing::Whole(Phase::Enrol)) => {
-                self.apply(Phase::Enrol)?;
-                // After the rules: whatever comes later is captured.
-                let old = connections::cookies(&connections::of_application(self.ipv6)?);
-                if old.is_empty() {
-                    self.apply(Phase::Steady)?;
-                    return Ok((Phase::Steady, old));
-                }
-                Ok((Phase::Enrol, old))
+            Some(Standing::Whole(Phase::Enrol)) => self.close(),
+            None | Some(Standing::Whole(Phase::EnrolOut)) => {
+                self.apply(Phase::EnrolOut)?;
+                Ok((Phase::EnrolOut, OldConnections::new()))
             }
         }
+    }
+
+    /// Captures what comes in plaintext, too. Connections that are there go on, and [`Self::wait_for_old`] must be called
+    /// until they ended.
+    ///
+    /// # Errors
+    /// [`CaptureError`]; calling again completes what was begun.
+    pub fn close(&self) -> Result<(Phase, OldConnections), CaptureError> {
+        self.apply(Phase::Enrol)?;
+        // After the rules: whatever comes later is captured.
+        let old = connections::cookies(&connections::of_application(self.ipv6)?);
+        if old.is_empty() {
+            self.apply(Phase::Steady)?;
+            return Ok((Phase::Steady, old));
+        }
+        Ok((Phase::Enrol, old))
     }
 
     /// Those of the old connections that still live. When there are none, or `give_up` (the rest is then reset), the
@@ -97,7 +109,16 @@ impl Joining {
         Ok(connections::cookies(&living))
     }
 
-    /// New connections go direct from now on; relayed ones go on.
+    /// New calls to the pod go direct from now on; relayed ones go on. [`Self::leave`] must follow when everybody whom the
+    /// pod calls has heard of it.
+    ///
+    /// # Errors
+    /// [`CaptureError`].
+    pub fn open(&self) -> Result<(), CaptureError> {
+        self.apply(Phase::ReleaseIn).map_err(Into::into)
+    }
+
+    /// New calls of the pod go direct from now on, too.
     ///
     /// # Errors
     /// [`CaptureError`].

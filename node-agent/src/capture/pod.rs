@@ -33,6 +33,8 @@ pub(super) struct PodSettings {
     pub(super) installer: Installer,
     /// How long old plaintext connections may go on in permissive mode.
     pub(super) enrol_deadline: Duration,
+    /// How long the mesh may take to hear that a pod joins or leaves.
+    pub(super) settle: Duration,
     pub(super) audit_interval: Duration,
 }
 
@@ -84,6 +86,14 @@ struct Held {
     phase: Phase,
     old: OldConnections,
     give_up: Instant,
+    /// When the mesh has heard of the last step of joining or leaving, and the next one may follow.
+    settled: Instant,
+}
+
+impl Held {
+    fn leaves(&self) -> bool {
+        matches!(self.phase, Phase::ReleaseIn | Phase::Release)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -204,17 +214,22 @@ impl PodTask {
         }
         match &self.held {
             None => self.begin().await?,
-            Some(held) if self.failed || held.phase == Phase::Release => {
+            Some(held) if self.failed || held.leaves() => {
                 let standing = held.phase;
                 self.join(Some(Standing::Whole(standing))).await?;
             }
-            Some(held) if held.phase == Phase::Enrol && self.spec.strict => self.join(None).await?,
+            Some(held) if held.phase != Phase::Steady && self.spec.strict => self.join(None).await?,
+            Some(held) if held.phase == Phase::EnrolOut && Instant::now() < held.settled => {}
+            Some(held) if held.phase == Phase::EnrolOut => self.close().await?,
             Some(held) if held.phase == Phase::Enrol => self.wait_for_old().await?,
             Some(_) => self.audit().await?,
         }
         self.report_captured();
-        let enrolling = self.held.as_ref().is_some_and(|held| held.phase == Phase::Enrol);
-        Ok(Some(if enrolling { Instant::now() + OLD_POLL } else { self.next_audit }))
+        Ok(Some(match self.held.as_ref().map(|held| (held.phase, held.settled)) {
+            Some((Phase::EnrolOut, settled)) => settled,
+            Some((Phase::Enrol, _)) => Instant::now() + OLD_POLL,
+            _ => self.next_audit,
+        }))
     }
 
     /// The same name may lead to another namespace after a restart of the pod's sandbox.
@@ -240,7 +255,7 @@ impl PodTask {
             .await??;
         let give_up = Instant::now() + self.settings.enrol_deadline;
         let (phase, old) = (Phase::Steady, OldConnections::new());
-        self.held = Some(Held { thread, inode, listeners, joining, phase, old, give_up });
+        self.held = Some(Held { thread, inode, listeners, joining, phase, old, give_up, settled: Instant::now() });
         let joined = self.join(standing).await;
         if joined.is_err() {
             // Without this the next attempt would take the rules for standing.
@@ -255,7 +270,17 @@ impl PodTask {
         let joining = held.joining.clone();
         (held.phase, held.old) = held.thread.run(move || joining.join(strict, standing)).await??;
         held.give_up = Instant::now() + deadline;
+        held.settled = Instant::now() + self.settings.settle;
         self.next_audit = Instant::now() + self.settings.audit_interval;
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), CaptureError> {
+        let deadline = self.settings.enrol_deadline;
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let joining = held.joining.clone();
+        (held.phase, held.old) = held.thread.run(move || joining.close()).await??;
+        held.give_up = Instant::now() + deadline;
         Ok(())
     }
 
@@ -299,16 +324,28 @@ impl PodTask {
             self.tell(Report::Releasing);
             return Ok(None);
         };
-        if held.phase == Phase::Release && !self.failed {
-            self.audit().await?;
-            return Ok(Some(self.next_audit));
+        match held.phase {
+            Phase::Release if !self.failed => {
+                self.audit().await?;
+                return Ok(Some(self.next_audit));
+            }
+            Phase::ReleaseIn if !self.failed && Instant::now() < held.settled => return Ok(Some(held.settled)),
+            Phase::ReleaseIn | Phase::Release => {
+                let joining = held.joining.clone();
+                held.thread.run(move || joining.leave()).await??;
+                held.phase = Phase::Release;
+                self.next_audit = Instant::now() + self.settings.audit_interval;
+                return Ok(Some(self.next_audit));
+            }
+            Phase::Steady | Phase::EnrolOut | Phase::Enrol => {}
         }
         let joining = held.joining.clone();
-        held.thread.run(move || joining.leave()).await??;
-        held.phase = Phase::Release;
-        self.next_audit = Instant::now() + self.settings.audit_interval;
+        held.thread.run(move || joining.open()).await??;
+        held.phase = Phase::ReleaseIn;
+        held.settled = Instant::now() + self.settings.settle;
+        let next = held.settled;
         self.tell(Report::Releasing);
-        Ok(Some(self.next_audit))
+        Ok(Some(next))
     }
 
     async fn clean(&mut self) -> Result<Option<Instant>, CaptureError> {

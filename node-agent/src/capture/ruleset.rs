@@ -19,10 +19,35 @@ use crate::handover::Family;
 pub enum Phase {
     /// Everything is captured; no conntrack.
     Steady,
+    /// The pod begins to join: its own new calls and HBONE are captured; what comes in plaintext goes direct, because its
+    /// callers have not heard yet that they should tunnel, and a policy would take them for strangers.
+    EnrolOut,
     /// The pod is joining: old connections go on in plain, new ones are captured.
     Enrol,
+    /// The pod begins to leave: new calls to it go direct, its own are still captured, because whom it calls may not have
+    /// opened yet.
+    ReleaseIn,
     /// The pod is leaving: relayed connections go on through the agent, new ones go direct.
     Release,
+}
+
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Steady, Self::EnrolOut, Self::Enrol, Self::ReleaseIn, Self::Release];
+
+    /// New calls of the pod are told apart from old ones.
+    fn sees_calls_out(self) -> bool {
+        matches!(self, Self::EnrolOut | Self::Enrol | Self::Release)
+    }
+
+    /// New calls to the pod are told apart from old ones.
+    fn sees_calls_in(self) -> bool {
+        matches!(self, Self::Enrol | Self::ReleaseIn | Self::Release)
+    }
+
+    fn joins(self) -> bool {
+        matches!(self, Self::EnrolOut | Self::Enrol)
+    }
 }
 
 /// The tables of a captured pod, in the order in which they must be installed.
@@ -42,7 +67,7 @@ fn mangle(family: Family, phase: Phase, ports: CapturePorts) -> Table {
         Jump { from: "OUTPUT", matches: vec![NotToLoopback, tcp()], to: "WEFT_OUT" },
         Jump { from: "POSTROUTING", matches: vec![NotToLoopback, tcp()], to: "WEFT_POST" },
     ];
-    if phase == Phase::Enrol {
+    if phase.joins() {
         // On lo as well, where the agent's own dials go: they are new connections too.
         let rules = vec![see_syn(phase)].into_iter().flatten().collect();
         chains.push(Chain { name: "WEFT_SYN", rules });
@@ -60,7 +85,7 @@ fn prerouting(family: Family, phase: Phase, ports: CapturePorts) -> Vec<Rule> {
         rule([FromLoopback], Target::Return),
         rule([Match::Tcp(vec![ToPort(HBONE_PORT)])], Target::Return),
     ];
-    rules.extend(let_past(phase));
+    rules.extend(let_past(phase, phase.sees_calls_in()));
     rules.extend([
         rule([Match::Tcp(vec![NotSyn])], tproxy(ports.inbound)),
         // A SYN to a port where nobody listens is refused, not captured: probes of a dead application must fail.
@@ -71,7 +96,7 @@ fn prerouting(family: Family, phase: Phase, ports: CapturePorts) -> Vec<Rule> {
 
 fn output(phase: Phase) -> Vec<Rule> {
     let mut rules = vec![rule([Match::Mark(mark::OURS)], Target::Return)];
-    rules.extend(let_past(phase));
+    rules.extend(let_past(phase, phase.sees_calls_out()));
     rules.extend([
         // Not towards the dial ports: there the same packet is the kernel's answer to our own dial.
         rule([Match::Tcp(vec![NotToPorts(DIAL_PORTS), Refusal]), NoOwner], Target::Return),
@@ -125,13 +150,16 @@ fn filter(phase: Phase) -> Table {
 
 /// While enrolling: connections whose SYN was not seen are old. While releasing: those whose SYN was seen are new.
 /// Conntrack picks up old flows in mid-stream, so "saw a SYN since the switch" is "new".
-fn let_past(phase: Phase) -> Vec<Rule> {
+///
+/// A direction in which SYNs are not `seen` yet lets past only what the other direction decided: while a pod begins to
+/// join, every call to it; while it begins to leave, answers to calls that came to it directly.
+fn let_past(phase: Phase, seen: bool) -> Vec<Rule> {
     let leaves = match phase {
         Phase::Steady => return Vec::new(),
-        Phase::Enrol => NotConnmark(mark::SEEN_ENROLLING),
-        Phase::Release => Connmark(mark::SEEN_RELEASING),
+        Phase::EnrolOut | Phase::Enrol => NotConnmark(mark::SEEN_ENROLLING),
+        Phase::ReleaseIn | Phase::Release => Connmark(mark::SEEN_RELEASING),
     };
-    let mut rules: Vec<_> = see_syn(phase).into_iter().collect();
+    let mut rules: Vec<_> = see_syn(phase).filter(|_| seen).into_iter().collect();
     rules.push(rule([leaves], Target::SetMark(mark::OLD)));
     rules.extend(old(phase));
     rules
@@ -140,8 +168,8 @@ fn let_past(phase: Phase) -> Vec<Rule> {
 fn see_syn(phase: Phase) -> Option<Rule> {
     let seen = match phase {
         Phase::Steady => return None,
-        Phase::Enrol => mark::SEEN_ENROLLING,
-        Phase::Release => mark::SEEN_RELEASING,
+        Phase::EnrolOut | Phase::Enrol => mark::SEEN_ENROLLING,
+        Phase::ReleaseIn | Phase::Release => mark::SEEN_RELEASING,
     };
     Some(rule([Match::Tcp(vec![Syn])], Target::SetConnmark(seen)))
 }

@@ -20,6 +20,8 @@ pub struct CaptureSettings {
     pub workers: usize,
     /// How long old plaintext connections of a joining pod may go on (permissive mode).
     pub enrol_deadline: Duration,
+    /// How long the mesh may take to hear that a pod joins or leaves: between its calls and calls to it (permissive mode).
+    pub settle: Duration,
     /// How patient a release is.
     pub release: ReleasePatience,
     /// Time between two audits of a pod; longer on nodes with many pods.

@@ -78,7 +78,7 @@ impl Steward {
         Self {
             hub: Hub::new(&settings.node),
             workers: settings.workers,
-            pod_settings: PodSettings { installer, enrol_deadline, audit_interval },
+            pod_settings: PodSettings { installer, enrol_deadline, settle: settings.settle, audit_interval },
             settings,
             status,
             reports,
@@ -152,8 +152,6 @@ impl Steward {
                     pod.stage = StageNow::Releasing(Instant::now());
                     let _ended = pod.commands.send(Command::Release);
                 }
-                let effects = self.hub.release(&uid);
-                self.perform(effects);
             }
             Action::FinishRelease(uid) => {
                 if let Some(pod) = self.pods.get_mut(&uid) {
@@ -216,7 +214,12 @@ impl Steward {
                 let effects = self.hub.cannot(uid);
                 self.perform(effects);
             }
-            Report::Releasing => self.status.change_pod(uid, |pod| pod.state = PodState::Releasing),
+            Report::Releasing => {
+                // Not before the rules: the proxies let the mesh know, and then its callers come in plaintext.
+                let effects = self.hub.release(uid);
+                self.perform(effects);
+                self.status.change_pod(uid, |pod| pod.state = PodState::Releasing);
+            }
             Report::Clean => {
                 if self.pods.get(uid).is_some_and(|pod| pod.stage == StageNow::Clean) {
                     if let Some(pod) = self.pods.get_mut(uid) {
@@ -252,7 +255,8 @@ impl Steward {
 
     fn captured(&mut self, uid: &PodUid, listeners: Listeners, phase: Phase, old: usize) {
         let Some(pod) = self.pods.get_mut(uid).filter(|pod| pod.stage == StageNow::Captured) else { return };
-        let state = if phase == Phase::Enrol { PodState::Enrolling } else { PodState::Captured };
+        let enrolling = matches!(phase, Phase::EnrolOut | Phase::Enrol);
+        let state = if enrolling { PodState::Enrolling } else { PodState::Captured };
         let (ports, workers) = (Some(listeners.ports), listeners.workers());
         let mut news = false;
         self.status.change_pod(uid, |pod| {

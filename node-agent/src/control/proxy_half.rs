@@ -106,10 +106,16 @@ pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: lo
     let (pages, page_watch) = drain::channel();
     serve_pages(&mut tasks, admin, &options, page_watch).await?;
 
-    let reporter = Reporter::new(plane.discovery.clone(), plane.credentials.clone());
-    tasks.spawn_local(report(reporter, node.clone(), served, status.clone()));
     let (hello, handover) = (Hello { workers: threads.len(), node: common.node.clone() }, common.handover.clone());
     let gate = (readiness.wait_for("control plane: first answer"), readiness.wait_for("capture half: first pods"));
+    // A proxy that has just started serves nobody yet, and saying so would make peers speak plaintext to its pods: the
+    // first report waits until the capture half has named them.
+    let (reporter, ready) = (Reporter::new(plane.discovery.clone(), plane.credentials.clone()), readiness.clone());
+    let (who, whom, link) = (node.clone(), served, status.clone());
+    tasks.spawn_local(async move {
+        ready.ready().await;
+        report(reporter, who, whom, link).await;
+    });
     let commands = workers.clone();
     tasks.spawn_local(async move {
         wait_for_mesh(status).await;

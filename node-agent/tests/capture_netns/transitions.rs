@@ -73,6 +73,36 @@ fn permissive_joining_lets_old_connections_end_and_captures_new_ones() {
     }
 }
 
+/// Policies at the destination must not meet callers that have not heard yet: the way in opens first and closes last.
+#[test]
+fn the_first_step_of_joining_and_leaving_lets_new_plaintext_in_and_captures_calls_out() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    for (number, installer) in installers().iter().enumerate() {
+        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
+        let peer = lab.pod(2, &format!("peer{number}")).unwrap();
+        for family in FAMILIES {
+            let (_service, application) = (listen(&peer, family, 8001), listen(&pod, family, 8002));
+            for (first, second) in [(Phase::EnrolOut, Phase::Enrol), (Phase::ReleaseIn, Phase::Release)] {
+                let captured = Captured::new(&pod, installer, Phase::Steady);
+                captured.change(first);
+                let mut new_out = connect(&pod, address(&peer, family, 8001), DEADLINE).unwrap();
+                let (mut taken_out, _) = captured.accept(ListenerRole::Outbound, family, DEADLINE).expect("captured");
+                let mut new_in = connect(&peer, address(&pod, family, 8002), DEADLINE).unwrap();
+                let (mut at_application, _) = accept(&application, DEADLINE).expect("direct");
+                captured.change(second);
+                for _ in 0..2 {
+                    says(&mut new_out, &mut taken_out);
+                    says(&mut taken_out, &mut new_out);
+                    says(&mut new_in, &mut at_application);
+                    says(&mut at_application, &mut new_in);
+                }
+                captured.remove();
+            }
+        }
+    }
+}
+
 #[test]
 fn leaving_keeps_relayed_connections_and_sends_new_ones_direct() {
     enter_or_skip!();
@@ -162,7 +192,8 @@ fn strict_joining_resets_and_captures_at_once_and_a_second_join_spares_relayed_c
         // Patience has an end: what is left of the old connections is reset, and the pod is captured for good.
         captured.remove();
         let (mut here, mut there, _service) = pair(&pod, &peer, FAMILIES[0], 8004);
-        let (phase, old) = join(false, None);
+        assert_eq!(join(false, None), (Phase::EnrolOut, BTreeSet::new()));
+        let (phase, old) = pod.run(|| joining.close()).unwrap().unwrap();
         assert_eq!((phase, old.len()), (Phase::Enrol, 1));
         let wait = |give_up| pod.run(|| joining.wait_for_old(&old, give_up)).unwrap().unwrap();
         assert_eq!(wait(false), old);

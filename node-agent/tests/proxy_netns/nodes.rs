@@ -214,6 +214,7 @@ fn capture_settings(lab: &Lab, node: &str) -> CaptureSettings {
         xtables_lock: lab.directory().join("xtables.lock"),
         workers: WORKERS,
         enrol_deadline: Duration::from_secs(60),
+        settle: Duration::from_millis(200),
         release: ReleasePatience { grace: Duration::from_millis(10), deadline: Duration::from_secs(60) },
         audit_interval: Duration::from_secs(10),
         release_on_exit: false,

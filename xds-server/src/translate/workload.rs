@@ -88,11 +88,14 @@ pub(super) fn of_other(context: &Context<'_>, other: &Other) -> Workload {
     }
 }
 
-/// Peers may use a tunnel when the pod is to be in the mesh *and* somebody accepts it there.
+/// Peers use a tunnel as long as the pod's node says that it is accepted there. The label alone decides who is captured
+/// (`model::enrolment`, in the capture half); what is published follows what is true in the kernel, on the way in and on the way
+/// out: a pod that was un-enrolled a moment ago still takes tunnels and enforces its policies, and says so when it stops.
+/// Istio's annotation is such a word only for pods that are meant to be in the mesh; nobody takes it back for us.
 fn tunnel(context: &Context<'_>, pod: &Pod, uid: &Uid) -> TunnelProtocol {
     let annotated = pod.metadata.annotations.get(REDIRECTION_ANNOTATION).is_some_and(|value| value == "enabled");
-    let accepted = annotated || context.captured.contains(uid);
-    if accepted && context.objects.enrolment(pod).is_enrolled() { TunnelProtocol::Hbone } else { TunnelProtocol::None }
+    let accepted = context.captured.contains(uid) || (annotated && context.objects.enrolment(pod).is_enrolled());
+    if accepted && !pod.host_network { TunnelProtocol::Hbone } else { TunnelProtocol::None }
 }
 
 /// An address that two running pods claim belongs to one of them only.

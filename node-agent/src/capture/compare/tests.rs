@@ -53,8 +53,8 @@ fn installed(phase: Phase) -> Found {
 
 #[rstest]
 fn every_change_of_phase_ends_as_wanted(
-    #[values(Phase::Steady, Phase::Enrol, Phase::Release)] from: Phase,
-    #[values(Phase::Steady, Phase::Enrol, Phase::Release)] to: Phase,
+    #[values(Phase::Steady, Phase::EnrolOut, Phase::Enrol, Phase::ReleaseIn, Phase::Release)] from: Phase,
+    #[values(Phase::Steady, Phase::EnrolOut, Phase::Enrol, Phase::ReleaseIn, Phase::Release)] to: Phase,
 ) {
     let found = installed(from);
     match repair(&mangle(to), &found) {
