@@ -8,6 +8,7 @@ pub mod mesh;
 pub mod netns;
 pub mod process;
 pub mod programs;
+pub mod stranger;
 pub mod traffic;
 pub mod wait;
 pub mod wire;

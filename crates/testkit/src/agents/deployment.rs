@@ -13,6 +13,7 @@ use super::binaries::binary;
 use super::daemon::{Daemon, DaemonPlan};
 use super::flags::{AgentFlags, SERVER_ADMIN, ServerFlags};
 use crate::mesh::Cluster;
+use crate::netns::Node;
 
 /// The user that the proxy half becomes: nobody on every distribution that we know.
 const NOBODY: u32 = 65534;
@@ -24,6 +25,27 @@ pub struct Proxied {
     pub capture: Daemon,
     /// The half that meets the network: no capability, and as real root user nobody.
     pub proxy: Daemon,
+}
+
+/// Words added to the command lines.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    /// Of `weft-xds-server`.
+    pub server: Vec<String>,
+    /// Of every `weft-node-agent capture`.
+    pub capture: Vec<String>,
+    /// Of every `weft-node-agent proxy`.
+    pub proxy: Vec<String>,
+}
+
+impl Extra {
+    /// Cuts lines of words at their spaces.
+    #[must_use]
+    pub fn words(server: &str, capture: &str, proxy: &str) -> Self {
+        let [server, capture, proxy] =
+            [server, capture, proxy].map(|line| line.split_whitespace().map(str::to_owned).collect());
+        Self { server, capture, proxy }
+    }
 }
 
 /// The programs that run.
@@ -41,6 +63,14 @@ impl Deployment {
     /// # Errors
     /// A program is missing, ended or is not ready: with the tail of its log.
     pub fn start(cluster: &Cluster) -> Result<Self> {
+        Self::start_with(cluster, &Extra::default())
+    }
+
+    /// As [`Deployment::start`], with more words on the command lines.
+    ///
+    /// # Errors
+    /// As [`Deployment::start`].
+    pub fn start_with(cluster: &Cluster, extra: &Extra) -> Result<Self> {
         let base = cluster.lab().directory().join("weft");
         let state = base.join("server");
         fs::create_dir_all(&state)?;
@@ -49,7 +79,7 @@ impl Deployment {
         let mut server = Daemon::start(DaemonPlan {
             name: "weft-xds-server".into(),
             netns: cluster.lab().control().name().to_owned(),
-            command: command_line("weft-xds-server", flags.arguments())?,
+            command: command_line("weft-xds-server", flags.arguments(), &extra.server)?,
             environment: Vec::new(),
             health: Some(SocketAddr::from(([127, 0, 0, 1], SERVER_ADMIN))),
             logs: cluster.lab().directory().join("logs"),
@@ -57,7 +87,7 @@ impl Deployment {
         server.wait_ready()?;
         let mut agents = Vec::new();
         for node in cluster.lab().nodes() {
-            agents.push(start_agent(cluster, &base, &node.name, node.netns())?);
+            agents.push(start_agent(cluster, &base, node, extra)?);
         }
         for agent in &mut agents {
             agent.proxy.wait_ready()?;
@@ -66,11 +96,12 @@ impl Deployment {
     }
 }
 
-fn start_agent(cluster: &Cluster, base: &Path, node: &str, netns: &str) -> Result<Proxied> {
+fn start_agent(cluster: &Cluster, base: &Path, node: &Node, extra: &Extra) -> Result<Proxied> {
+    let (node, netns) = (&node.name, node.netns());
     let directory = base.join(node);
     fs::create_dir_all(&directory)?;
     let flags = AgentFlags {
-        node: node.to_owned(),
+        node: node.clone(),
         source: cluster.directory().root().to_owned(),
         handover: directory.join("handover.sock"),
         proxy_user: real_root().then_some(NOBODY),
@@ -85,8 +116,9 @@ fn start_agent(cluster: &Cluster, base: &Path, node: &str, netns: &str) -> Resul
         health,
         logs: cluster.lab().directory().join("logs"),
     };
-    let capture = Daemon::start(plan("capture", command_line("weft-node-agent", flags.capture())?, None))?;
-    let proxy = command_line("weft-node-agent", flags.proxy())?;
+    let capture = command_line("weft-node-agent", flags.capture(), &extra.capture)?;
+    let capture = Daemon::start(plan("capture", capture, None))?;
+    let proxy = command_line("weft-node-agent", flags.proxy(), &extra.proxy)?;
     let proxy = Daemon::start(plan("proxy", proxy, Some(AgentFlags::health())))?;
     Ok(Proxied { capture, proxy })
 }
@@ -113,8 +145,8 @@ fn real_root() -> bool {
     every_user && Uid::effective().is_root()
 }
 
-fn command_line(program: &str, arguments: Vec<String>) -> Result<Vec<OsString>> {
+fn command_line(program: &str, arguments: Vec<String>, extra: &[String]) -> Result<Vec<OsString>> {
     let mut words = vec![binary(program)?.into_os_string()];
-    words.extend(arguments.into_iter().map(OsString::from));
+    words.extend(arguments.iter().chain(extra).map(OsString::from));
     Ok(words)
 }

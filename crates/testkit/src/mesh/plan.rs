@@ -20,6 +20,8 @@ pub struct PodPlan {
     pub annotations: Pairs,
     /// Condition Ready.
     pub ready: bool,
+    /// Named container ports, for services whose targetPort is a name.
+    pub ports: Vec<(String, u16)>,
 }
 
 impl PodPlan {
@@ -34,6 +36,7 @@ impl PodPlan {
             labels: vec![("app".to_owned(), app.to_owned())],
             annotations: Vec::new(),
             ready: true,
+            ports: Vec::new(),
         }
     }
 }

@@ -55,7 +55,7 @@ pub fn pod(plan: &PodPlan, addresses: &[IpAddr], uid: &str, netns: &str) -> Stri
     annotations.extend(plan.annotations.iter().cloned());
     let mut text = format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: {}\n  uid: {uid}\n{}{}spec:\n  nodeName: node{}\n  \
-         serviceAccountName: {}\nstatus:\n  phase: Running\n",
+         serviceAccountName: {}\n",
         plan.name,
         plan.namespace,
         block("labels", &plan.labels, 2),
@@ -63,6 +63,13 @@ pub fn pod(plan: &PodPlan, addresses: &[IpAddr], uid: &str, netns: &str) -> Stri
         plan.node,
         plan.account,
     );
+    if !plan.ports.is_empty() {
+        text.push_str("  containers:\n  - name: main\n    ports:\n");
+        for (name, port) in &plan.ports {
+            let _ = writeln!(text, "    - {{name: {}, containerPort: {port}, protocol: TCP}}", quoted(name));
+        }
+    }
+    text.push_str("status:\n  phase: Running\n");
     if let Some(first) = addresses.first() {
         let _ = writeln!(text, "  podIP: {}\n  podIPs:", quoted(&first.to_string()));
     }

@@ -207,6 +207,9 @@ fn serve(mut stream: &TcpStream, peer: SocketAddr, behaviour: &Behaviour, bytes:
     if matches!(behaviour, Behaviour::Count) {
         write!(stream, "{bytes} {sum}")?;
     }
-    stream.shutdown(Shutdown::Write)?;
+    // This behaviour has ended its own direction before.
+    if !matches!(behaviour, Behaviour::PeerAddress) {
+        stream.shutdown(Shutdown::Write)?;
+    }
     Ok(Ending::Fin)
 }

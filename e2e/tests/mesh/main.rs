@@ -1,0 +1,16 @@
+//! The whole mesh in network namespaces: the real programs on two nodes, what every connection meets, and what happens
+//! when policy, pods or programs change.
+//!
+//! `world` builds nodes, pods and programs, `ask` puts questions to them, `checks` names what each `#[test]` proves. One
+//! test starts one mesh and proves several things with it, each by its name; a failure lists every check that did not
+//! hold, with the last words of the programs. The programs are those of this build (`make test` builds them first).
+
+mod ask;
+mod checks;
+mod world;
+
+mod ends;
+mod enrol;
+mod mixed;
+mod policy;
+mod reach;
