@@ -138,10 +138,6 @@ pub(crate) fn refused(outcome: io::Result<TcpStream>) -> bool {
     outcome.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-pub(crate) fn timed_out(outcome: io::Result<TcpStream>) -> bool {
-    outcome.is_err_and(|error| matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock))
-}
-
 /// Dials the application as the proxy does.
 pub(crate) fn dial(pod: &Pod, family: Family, from: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
     let socket: Socket = pod.run(|| dial_sockets(family, 1)).unwrap().unwrap().remove(0).into();

@@ -5,6 +5,7 @@
 
 mod equipment;
 mod half;
+mod half_dead;
 mod ports;
 mod rules;
 mod traffic;

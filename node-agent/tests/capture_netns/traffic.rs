@@ -5,15 +5,11 @@ use std::{
     net::SocketAddr,
 };
 
-use weft_node_agent::{
-    capture::ruleset::Phase,
-    handover::{Family, ListenerRole},
-};
+use weft_node_agent::{capture::ruleset::Phase, handover::ListenerRole};
 use weft_testkit::{enter_or_skip, netns::Lab};
 
 use crate::equipment::{
-    Captured, DEADLINE, FAMILIES, QUIET, accept, address, connect, dial, elsewhere, installers, listen, refused,
-    timed_out,
+    Captured, DEADLINE, FAMILIES, accept, address, connect, dial, elsewhere, installers, listen, refused,
 };
 
 #[test]
@@ -85,64 +81,5 @@ fn closed_port_refuses_and_refused_dial_is_seen() {
             let own = pod.run(|| std::net::TcpStream::connect(address(&pod, family, 9))).unwrap();
             assert!(refused(own), "a pod's call to itself is not captured");
         }
-    }
-}
-
-/// capture.md section 6: the rows that need no captured packets to be judged.
-#[test]
-fn half_dead_states_let_nothing_through() {
-    enter_or_skip!();
-    let lab = Lab::builder().nodes(2).build().unwrap();
-    for (number, installer) in installers().iter().enumerate() {
-        let backend = format!("{:?}", installer.backend()).to_lowercase();
-        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
-        let client = lab.pod(2, &format!("client{number}")).unwrap();
-        let run = |command: &str| {
-            let output = pod.command("sh").args(["-c", command]).env("XTABLES_LOCKFILE", "/run/l").output().unwrap();
-            assert!(output.status.success(), "{command}: {output:?}");
-        };
-        let applications = FAMILIES.map(|family| listen(&pod, family, 8080));
-        let services = FAMILIES.map(|family| listen(&client, family, 8080));
-        let nothing_passes = |state: &str| {
-            for (index, family) in FAMILIES.into_iter().enumerate() {
-                let (inwards, outwards) = (address(&pod, family, 8080), address(&client, family, 8080));
-                assert!(timed_out(connect(&pod, outwards, QUIET)), "{backend} {state}: out {family:?}");
-                assert!(accept(&services[index], QUIET / 10).is_none(), "{backend} {state}: out {family:?}");
-                assert!(timed_out(connect(&client, inwards, QUIET)), "{backend} {state}: in {family:?}");
-                assert!(accept(&applications[index], QUIET / 10).is_none(), "{backend} {state}: in {family:?}");
-            }
-        };
-        let captured = Captured::new(&pod, installer, Phase::Steady);
-        for table in ["PREROUTING", "OUTPUT"] {
-            run(&format!("iptables-{backend} -t mangle -F {table}; ip6tables-{backend} -t mangle -F {table}"));
-            if table == "PREROUTING" {
-                nothing_passes("mangle PREROUTING emptied");
-            } else {
-                let out = connect(&pod, address(&client, FAMILIES[1], 8080), QUIET);
-                assert!(timed_out(out), "{backend}: mangle OUTPUT emptied");
-            }
-            captured.change(Phase::Steady);
-        }
-        run(&format!("iptables-{backend} -t mangle -F; ip6tables-{backend} -t mangle -F"));
-        nothing_passes("mangle emptied");
-        captured.change(Phase::Steady);
-        for state in ["ip rule del pref 32764; ip -6 rule del pref 32764", "ip link set lo down; ip link set lo up"] {
-            run(state);
-            let out = connect(&pod, address(&client, FAMILIES[1], 8080), QUIET);
-            assert!(timed_out(out), "{backend} {state}");
-            assert!(accept(&services[1], QUIET / 10).is_none(), "{backend} {state}");
-            captured.change(Phase::Steady);
-        }
-        // Both halves dead: no listeners, rules stand.
-        let installer = captured.installer.clone();
-        drop(captured);
-        nothing_passes("both halves dead");
-        for family in FAMILIES {
-            assert!(refused(connect(&client, address(&pod, family, 15008), DEADLINE)), "HBONE is refused at once");
-        }
-        // They come back: the next retransmission of the SYN succeeds.
-        let back = Captured::new(&pod, &installer, Phase::Steady);
-        connect(&pod, elsewhere(Family::V4), DEADLINE).unwrap();
-        assert!(back.accept(ListenerRole::Outbound, Family::V4, DEADLINE).is_some());
     }
 }
