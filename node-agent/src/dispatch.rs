@@ -123,6 +123,9 @@ impl<O: PodObserver> Dispatcher<O> {
             }
             Event::SnapshotSent => {
                 self.forget_unnamed();
+                if !self.served.load().is_complete() {
+                    self.served.update(Served::completed);
+                }
                 self.first_snapshot = None;
             }
             Event::Sockets { uid, family, sockets } => {

@@ -193,9 +193,11 @@ async fn what_a_snapshot_does_not_name_is_served_no_more() {
     scene(async |mut scene| {
         scene.pod("web", "web").await;
         scene.pod("cart", "cart").await;
-        scene.say(ToProxy::SnapshotSent).await;
         assert_eq!(scene.acknowledged("web").await, None);
         assert_eq!(scene.acknowledged("cart").await, None);
+        assert!(!scene.served.load().is_complete());
+        scene.say(ToProxy::SnapshotSent).await;
+        timeout(SOON, scene.served.wait_until(Served::is_complete)).await.unwrap().unwrap();
         scene.say(ToProxy::Retire).await;
         for worker in 0..2 {
             assert!(matches!(scene.told(worker).await, WorkerCommand::AddPod { .. }));

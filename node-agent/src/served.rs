@@ -42,9 +42,23 @@ impl ServedPod {
 pub struct Served {
     pods: HashMap<PodUid, ServedPod>,
     by_workload: HashMap<Uid, PodUid>,
+    complete: bool,
 }
 
 impl Served {
+    /// The capture half has named all of its pods once. What is missing before that may be captured all the same, by the
+    /// agent's former life: nobody may be told that it is not.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Complete from now on.
+    #[must_use]
+    pub fn completed(&self) -> Self {
+        Self { complete: true, ..self.clone() }
+    }
+
     /// With this pod, new or changed.
     ///
     /// # Errors

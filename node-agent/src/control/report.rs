@@ -25,6 +25,11 @@ pub(super) async fn report(
     mut stream: Reader<StreamStatus>,
 ) {
     let mut backoff = Backoff::new(PAUSE);
+    // A list that is not complete would make every peer speak plaintext to pods that were captured all the time: seen
+    // when this half was restarted.
+    if served.wait_until(Served::is_complete).await.is_err() {
+        return;
+    }
     loop {
         let streams = stream.load().streams;
         let report = report_of(&node, &served.load());

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::unistd::Uid;
@@ -71,7 +71,16 @@ impl Deployment {
     /// # Errors
     /// As [`Deployment::start`].
     pub fn start_with(cluster: &Cluster, extra: &Extra) -> Result<Self> {
-        let base = cluster.lab().directory().join("weft");
+        let every: Vec<u8> = cluster.lab().nodes().iter().map(|node| node.number).collect();
+        Self::start_on(cluster, &every, extra)
+    }
+
+    /// As [`Deployment::start_with`], with agents on the nodes of these numbers only: the others are for somebody else's.
+    ///
+    /// # Errors
+    /// As [`Deployment::start`].
+    pub fn start_on(cluster: &Cluster, nodes: &[u8], extra: &Extra) -> Result<Self> {
+        let base = base(cluster);
         let state = base.join("server");
         fs::create_dir_all(&state)?;
         let tokens = write_tokens(cluster, &base)?;
@@ -86,7 +95,7 @@ impl Deployment {
         })?;
         server.wait_ready()?;
         let mut agents = Vec::new();
-        for node in cluster.lab().nodes() {
+        for node in cluster.lab().nodes().iter().filter(|node| nodes.contains(&node.number)) {
             agents.push(start_agent(cluster, &base, node, extra)?);
         }
         for agent in &mut agents {
@@ -94,6 +103,22 @@ impl Deployment {
         }
         Ok(Self { server, agents })
     }
+
+    /// The file with the token of a node, for an agent that is not ours.
+    #[must_use]
+    pub fn token_file(cluster: &Cluster, node: &str) -> PathBuf {
+        base(cluster).join(node).join("token")
+    }
+
+    /// The root certificate of the control plane, there once it is ready.
+    #[must_use]
+    pub fn root_certificate(cluster: &Cluster) -> PathBuf {
+        ServerFlags::root_certificate(&base(cluster).join("server"))
+    }
+}
+
+fn base(cluster: &Cluster) -> PathBuf {
+    cluster.lab().directory().join("weft")
 }
 
 fn start_agent(cluster: &Cluster, base: &Path, node: &Node, extra: &Extra) -> Result<Proxied> {
@@ -124,7 +149,7 @@ fn start_agent(cluster: &Cluster, base: &Path, node: &Node, extra: &Extra) -> Re
 }
 
 /// One random-looking token per node; the proxy half reads its own, which user nobody must be able to.
-fn write_tokens(cluster: &Cluster, base: &Path) -> Result<std::path::PathBuf> {
+fn write_tokens(cluster: &Cluster, base: &Path) -> Result<PathBuf> {
     let mut lines = "# node token\n".to_owned();
     for node in cluster.lab().nodes() {
         let token = format!("lab-token-of-{}-{}", node.name, std::process::id());

@@ -51,7 +51,7 @@ impl ServerFlags {
 }
 
 /// Name in the certificate of the control plane, which is reached by its address here.
-const SERVER_NAME: &str = "weft-xds-server.weft-system.svc";
+pub const SERVER_NAME: &str = "weft-xds-server.weft-system.svc";
 
 /// What either half of `weft-node-agent` must know.
 #[derive(Clone, Debug)]

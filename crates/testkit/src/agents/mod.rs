@@ -12,5 +12,5 @@ mod http;
 pub use binaries::{binary, require_system_program};
 pub use daemon::{Daemon, DaemonPlan};
 pub use deployment::{Deployment, Extra, Proxied};
-pub use flags::{AGENT_ADMIN, AGENT_HEALTH, AgentFlags, SERVER_ADMIN, SERVER_PORT, ServerFlags};
+pub use flags::{AGENT_ADMIN, AGENT_HEALTH, AgentFlags, SERVER_ADMIN, SERVER_NAME, SERVER_PORT, ServerFlags};
 pub use http::{get, get_ok};
