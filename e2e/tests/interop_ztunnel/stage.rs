@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use weft_testkit::agents::{AGENT_ADMIN, AGENT_HEALTH, Daemon, DaemonPlan, Deployment, Extra, SERVER_NAME, SERVER_PORT};
+use weft_testkit::agents::{
+    AGENT_ADMIN, AGENT_HEALTH, Daemon, DaemonPlan, Deployment, Extra, SERVER_NAME, SERVER_PORT,
+};
 use weft_testkit::mesh::{Cluster, PodPlan, ServicePlan};
 use weft_testkit::netns::{CONTROL_V4, Lab, Pod};
 use weft_testkit::wait;

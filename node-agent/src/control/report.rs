@@ -68,3 +68,45 @@ fn report_of(node: &NodeInfo, served: &Served) -> Report {
     captured.sort();
     Report { node: node.name.to_string(), captured, agent_version: env!("CARGO_PKG_VERSION").to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::task::LocalSet;
+    use weft_wire::connect::{Connector, Credentials};
+    use weft_wire::delta::{DeltaStream, NodeIdentity, StreamSettings};
+
+    use super::*;
+    use crate::dispatch::nobody_served;
+
+    /// After a restart the capture half names its pods one by one. A report before the last one takes the others out of
+    /// the mesh, and a stock ztunnel then speaks plaintext to them (seen; a peer of ours would do the same).
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_said_before_all_pods_were_named() {
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let dials = attempts.clone();
+        let connector = Connector::new("http://server".parse().unwrap(), move || {
+            dials.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Err::<tokio::io::DuplexStream, _>(io::Error::from(io::ErrorKind::ConnectionRefused)))
+        });
+        let credentials = Credentials { token_file: None, cluster: String::new(), headers: Vec::new() };
+        let node = NodeInfo { name: "a".into(), network: "".into(), cluster: "c".into(), trust_domain: "t".into() };
+        let (mut writer, served) = nobody_served();
+        let identity = NodeIdentity { id: "ztunnel~".to_owned(), metadata: BTreeMap::new() };
+        let settings = StreamSettings::everything(identity, credentials.clone());
+        let (_stream, status) = DeltaStream::new(connector.clone(), settings);
+        let task = report(Reporter::new(connector, credentials), Arc::new(node), served, status);
+        let scene = async {
+            tokio::task::spawn_local(task);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(attempts.load(Ordering::Relaxed), 0);
+            writer.update(Served::completed);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(attempts.load(Ordering::Relaxed) > 0);
+        };
+        LocalSet::new().run_until(scene).await;
+    }
+}
