@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::{
     compare::{self, Deviation, Found, deviations, repair},
+    guard::Guard,
     mark::CapturePorts,
     netns::{NetnsError, NetnsThread},
     program::{Backend, ProgramError, Programs},
@@ -63,13 +64,15 @@ pub struct Audit {
     pub rules: BTreeMap<Family, Vec<Deviation>>,
     /// Families whose policy rule or route is missing or doubled.
     pub routing: Vec<Family>,
+    /// The guard's own table is not as wanted.
+    pub guard: bool,
 }
 
 impl Audit {
     /// All is as wanted.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.rules.is_empty() && self.routing.is_empty()
+        self.rules.is_empty() && self.routing.is_empty() && !self.guard
     }
 }
 
@@ -77,6 +80,8 @@ impl Audit {
 #[derive(Clone, Debug)]
 pub struct Installer {
     programs: Programs,
+    /// None where nft or the kernel lacks something: the guard then stands in the filter table only.
+    guard: Option<Guard>,
 }
 
 impl Installer {
@@ -102,11 +107,15 @@ impl Installer {
     /// What stops it.
     pub async fn of_backend(backend: Backend, lock: &Path) -> Result<Self, InstallError> {
         let programs = Programs::find(backend, lock).ok_or(ProgramError::Absent)?;
-        let installer = Self { programs };
+        let installer = Self { programs, guard: None };
         let trial = installer.clone();
         let thread = NetnsThread::in_private_namespace()?;
         thread.run(move || trial.try_all_rules()).await??;
-        Ok(installer)
+        let guard = thread.run(Guard::learn).await?;
+        if let Err(error) = &guard {
+            tracing::info!(%error, "no guard in an nft table of its own; it stands in the filter table only");
+        }
+        Ok(Self { guard: guard.ok(), ..installer })
     }
 
     /// Which back end was found to work.
@@ -125,6 +134,10 @@ impl Installer {
             routes::install(*family)?;
         }
         let mut changed = false;
+        let guard_first = wanted.phase != Phase::Steady && self.has_guard()?;
+        if guard_first {
+            changed |= self.apply_guard(wanted.phase)?;
+        }
         for family in wanted.ipv6.guarded() {
             let mut order = tables(*family, wanted.phase, wanted.ports);
             // A guard that stands must let the marks of a transition pass before packets carry them; where none stands
@@ -136,7 +149,18 @@ impl Installer {
                 changed |= self.commit(*family, table)?;
             }
         }
+        if !guard_first {
+            changed |= self.apply_guard(wanted.phase)?;
+        }
         Ok(changed)
+    }
+
+    fn has_guard(&self) -> Result<bool, InstallError> {
+        Ok(self.guard.as_ref().map_or(Ok(false), Guard::exists)?)
+    }
+
+    fn apply_guard(&self, phase: Phase) -> Result<bool, InstallError> {
+        Ok(self.guard.as_ref().map_or(Ok(false), |guard| guard.apply(phase))?)
     }
 
     /// Takes everything of ours out, in the reverse order.
@@ -144,6 +168,9 @@ impl Installer {
     /// # Errors
     /// [`InstallError`].
     pub fn remove(&self, ipv6: Ipv6) -> Result<(), InstallError> {
+        if let Some(guard) = &self.guard {
+            guard.remove()?;
+        }
         for family in ipv6.guarded() {
             // The guard goes first: the mangle rules without it still capture, the guard without them stops everything.
             self.commit(*family, &compare::nothing(TableName::Filter))?;
@@ -160,7 +187,8 @@ impl Installer {
     /// # Errors
     /// Only when it cannot be read.
     pub fn audit(&self, wanted: Wanted) -> Result<Audit, InstallError> {
-        let mut audit = Audit::default();
+        let guard = self.guard.as_ref().map_or(Ok(true), |guard| guard.stands(wanted.phase))?;
+        let mut audit = Audit { guard: !guard, ..Audit::default() };
         for family in wanted.ipv6.guarded() {
             let mut all = Vec::new();
             for table in tables(*family, wanted.phase, wanted.ports) {

@@ -18,6 +18,7 @@ pub mod command;
 pub mod compare;
 pub mod connections;
 pub mod diag;
+pub mod guard;
 pub mod install;
 pub mod join;
 pub mod mark;

@@ -133,13 +133,7 @@ impl Programs {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let output = command.spawn().and_then(|mut child| {
-            // A program that refuses early closes its input: its own words then say more than our write error.
-            let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()));
-            let output = child.wait_with_output()?;
-            if output.status.success() { written.map(|()| output) } else { Ok(output) }
-        });
-        judge(&name, output).map(drop)
+        judge(&name, feed(&mut command, text)).map(drop)
     }
 
     fn name(&self, family: Family, verb: &str) -> String {
@@ -152,6 +146,60 @@ impl Programs {
         command.env("XTABLES_LOCKFILE", &self.lock).env("LC_ALL", "C").current_dir("/");
         Ok(command)
     }
+}
+
+/// The `nft` program, for the guard of its own.
+#[derive(Clone, Debug)]
+pub struct Nft {
+    program: PathBuf,
+}
+
+impl Nft {
+    /// The program, where there is one.
+    #[must_use]
+    pub fn find() -> Option<Self> {
+        locate("nft").map(|program| Self { program })
+    }
+
+    /// `nft -f -` of `script`: all of it or nothing.
+    ///
+    /// # Errors
+    /// [`ProgramError`].
+    pub fn run(&self, script: &str) -> Result<(), ProgramError> {
+        let mut command = self.command();
+        command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        judge("nft", feed(&mut command, script)).map(drop)
+    }
+
+    /// A table of ours as it stands, numbers as numbers and without counters; none when it does not exist.
+    ///
+    /// # Errors
+    /// [`ProgramError`].
+    pub fn list(&self, table: &str) -> Result<Option<String>, ProgramError> {
+        let mut command = self.command();
+        let output = command.args(["-s", "-n", "list", "table", "inet", table]).stdin(Stdio::null()).output();
+        match judge("nft", output) {
+            Ok(output) => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+            // "Error: No such file or directory", the kernel's ENOENT for the table.
+            Err(ProgramError::Unsupported { message, .. }) if message.contains("No such file or directory") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env("LC_ALL", "C").current_dir("/");
+        command
+    }
+}
+
+/// Runs a program that reads `text`.
+fn feed(command: &mut Command, text: &str) -> io::Result<Output> {
+    let mut child = command.spawn()?;
+    // A program that refuses early closes its input: its own words then say more than our write error.
+    let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()));
+    let output = child.wait_with_output()?;
+    if output.status.success() { written.map(|()| output) } else { Ok(output) }
 }
 
 fn locate(name: &str) -> Option<PathBuf> {

@@ -36,7 +36,7 @@ enum Calls {
 }
 
 /// The damage, as shell commands with the names of the programs put in, and what is left of the capture.
-const STATES: [(&str, &str, Calls); 9] = [
+const STATES: [(&str, &str, Calls); 10] = [
     ("nothing wrong, but no proxy", "true", Calls::Wait),
     ("ip rule missing", "ip rule del pref 32764; ip -6 rule del pref 32764", Calls::TimeOut),
     ("route missing", "ip route flush table 100; ip -6 route flush table 100", Calls::TimeOut),
@@ -46,6 +46,11 @@ const STATES: [(&str, &str, Calls); 9] = [
     ("mangle PREROUTING emptied", "$4 -t mangle -F PREROUTING; $6 -t mangle -F PREROUTING", Calls::TimeOut),
     ("mangle emptied", "$4 -t mangle -F; $6 -t mangle -F", Calls::TimeOut),
     ("filter emptied", "$4 -t filter -F; $6 -t filter -F", Calls::Wait),
+    (
+        "every iptables table emptied",
+        "for t in mangle filter; do $4 -t $t -F; $4 -t $t -X; $6 -t $t -F; $6 -t $t -X; done",
+        Calls::TimeOut,
+    ),
     (
         "our chains emptied",
         "for t in WEFT_PRE WEFT_OUT WEFT_POST; do $4 -t mangle -F $t; $6 -t mangle -F $t; done",

@@ -29,8 +29,11 @@ fn in_twice_changed_and_out() {
                 assert_eq!(installer.audit(wanted(phase)).unwrap(), Audit::default());
             }
             assert_eq!(installer.count(Ipv6::Usable).unwrap(), count, "a transition leaves nothing behind");
+            let guard = || std::process::Command::new("nft").args(["list", "table", "inet", "weft_guard"]).output();
+            assert!(guard().unwrap().status.success(), "the guard stands in a table of its own as well");
             for _ in 0..2 {
                 installer.remove(Ipv6::Usable).unwrap();
+                assert!(!guard().unwrap().status.success());
                 assert_eq!(installer.count(Ipv6::Usable).unwrap(), 0);
                 for family in FAMILIES {
                     assert_eq!(routes::audit(family).unwrap(), routes::Routing::default());

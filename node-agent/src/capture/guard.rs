@@ -1,0 +1,125 @@
+//! The second guard once more, in a native nft table of its own: whoever empties every table that iptables knows
+//! (`iptables -F` in a pod with NET_ADMIN, another tool's clean-up) does not open the pod (`reference/capture.md` section 6,
+//! last rows but one). Only `nft flush ruleset` takes it away; the auditor brings it back.
+//!
+//! The rules are those of the iptables guard ([`super::ruleset`]), said in nft's words. What the kernel shows for them is
+//! learned once, in a private namespace, with the program that is used later: so an audit compares texts of one origin.
+//! Works in the network namespace of the calling thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::mark::{HBONE_PORT, LOOP, Mark, OLD, TAKEN};
+use super::program::{Nft, ProgramError};
+use super::ruleset::Phase;
+
+/// Name of the table.
+pub const TABLE: &str = "weft_guard";
+
+/// Puts the guard in and compares it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    nft: Nft,
+    listings: Arc<BTreeMap<Phase, String>>,
+}
+
+impl Guard {
+    /// Tries the guard of every phase in the namespace of the calling thread, which must be a private one.
+    ///
+    /// # Errors
+    /// Why it cannot be used here: no nft, or a kernel without a part that the rules need.
+    pub fn learn() -> Result<Self, ProgramError> {
+        let nft = Nft::find().ok_or(ProgramError::Absent)?;
+        let mut listings = BTreeMap::new();
+        for phase in Phase::ALL {
+            nft.run(&script(phase))?;
+            listings.insert(phase, nft.list(TABLE)?.unwrap_or_default());
+        }
+        Ok(Self { nft, listings: Arc::new(listings) })
+    }
+
+    /// Whether some guard stands, of whatever phase.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn exists(&self) -> Result<bool, ProgramError> {
+        Ok(self.nft.list(TABLE)?.is_some())
+    }
+
+    /// Whether the guard of this phase stands, whole.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn stands(&self, phase: Phase) -> Result<bool, ProgramError> {
+        Ok(self.nft.list(TABLE)?.as_ref() == self.listings.get(&phase))
+    }
+
+    /// Puts the guard of this phase in, in one transaction. True: something had to be changed.
+    ///
+    /// # Errors
+    /// [`ProgramError`].
+    pub fn apply(&self, phase: Phase) -> Result<bool, ProgramError> {
+        if self.stands(phase)? {
+            return Ok(false);
+        }
+        self.nft.run(&script(phase)).map(|()| true)
+    }
+
+    /// Takes it out.
+    ///
+    /// # Errors
+    /// [`ProgramError`].
+    pub fn remove(&self) -> Result<(), ProgramError> {
+        if self.exists()? { self.nft.run(&format!("delete table inet {TABLE}\n")) } else { Ok(()) }
+    }
+}
+
+/// The table as nft reads it. Adding before deleting makes the deletion work in either case.
+fn script(phase: Phase) -> String {
+    let on = |mark: Mark| format!("meta mark & {:#x} == {:#x}", mark.mask, mark.value);
+    let old = if phase == Phase::Steady { String::new() } else { format!("{} accept", on(OLD)) };
+    let flags = "tcp flags & (fin | syn | rst | ack)";
+    let (looped, taken) = (on(LOOP), on(TAKEN));
+    format!(
+        "add table inet {TABLE}
+delete table inet {TABLE}
+table inet {TABLE} {{
+ chain input {{
+  type filter hook input priority filter; policy accept;
+  meta l4proto != tcp accept
+  iif 1 {looped} drop
+  iif 1 accept
+  {taken} accept
+  {old}
+  tcp dport {HBONE_PORT} {flags} != syn accept
+  tcp dport {HBONE_PORT} socket transparent 1 accept
+  {flags} != syn drop
+  socket wildcard {{ 0, 1 }} drop
+  reject with tcp reset
+ }}
+ chain output {{
+  type filter hook output priority filter; policy accept;
+  meta l4proto != tcp accept
+  oif 1 accept
+  meta mark & {mask:#x} != 0 accept
+  {flags} == (rst | ack) meta skuid 0-4294967294 drop
+  {flags} == (rst | ack) accept
+  drop
+ }}
+}}
+",
+        mask = LOOP.mask
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Phase, script};
+
+    #[test]
+    fn only_transitions_let_old_connections_past() {
+        for phase in Phase::ALL {
+            assert_eq!(script(phase).contains("0x114"), phase != Phase::Steady, "{phase:?}");
+        }
+    }
+}
