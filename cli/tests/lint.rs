@@ -1,5 +1,7 @@
 //! `weft lint` as a person or a script calls it: what it prints and how it exits.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy does not know as tests")]
+
 use std::process::{Command, Output};
 
 fn lint(yaml: &str, options: &[&str]) -> Output {
