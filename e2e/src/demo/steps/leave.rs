@@ -46,8 +46,9 @@ pub(super) fn act(stage: &mut Stage, show: &Show) -> Result<Vec<Claim>> {
 fn rules_left(stage: &Stage) -> Result<String> {
     let mut looked = 0;
     for (plan, pod) in stage.cluster.pods() {
-        for program in ["iptables-save", "ip6tables-save"] {
-            let rules = run(&mut pod.command(program))?.to_lowercase();
+        for words in [&["iptables-save"][..], &["ip6tables-save"], &["nft", "list", "tables"]] {
+            let program = words.join(" ");
+            let rules = run(pod.command(words[0]).args(&words[1..]))?.to_lowercase();
             ensure!(!rules.contains(RULES), "{} of {} still has {RULES} rules", program, plan.name);
         }
         looked += 1;
