@@ -84,6 +84,8 @@ pub enum Match {
     Connmark(Mark),
     /// Belongs to a connection without it.
     NotConnmark(Mark),
+    /// Belongs to no connection that conntrack knows or would begin with this packet.
+    OfNoConnection,
     /// A local socket would take it, listeners on the wildcard address included.
     Socket,
     /// A local transparent socket would take it.
@@ -105,6 +107,10 @@ pub enum TcpMatch {
     NotSyn,
     /// Refuses a connection attempt (RST and ACK).
     Refusal,
+    /// The sender has no more to say.
+    Fin,
+    /// Breaks the connection off.
+    Rst,
 }
 
 /// What happens to a packet.
@@ -168,6 +174,7 @@ impl fmt::Display for Match {
             Self::NotMark(mark) => write!(formatter, "-m mark ! --mark {mark}"),
             Self::Connmark(mark) => write!(formatter, "-m connmark --mark {mark}"),
             Self::NotConnmark(mark) => write!(formatter, "-m connmark ! --mark {mark}"),
+            Self::OfNoConnection => formatter.write_str("-m conntrack --ctstate INVALID"),
             Self::Socket => formatter.write_str("-m socket --nowildcard"),
             Self::TransparentSocket => formatter.write_str("-m socket --transparent --nowildcard"),
             Self::NoOwner => formatter.write_str("-m owner ! --socket-exists"),
@@ -183,6 +190,8 @@ impl fmt::Display for TcpMatch {
             Self::Syn => formatter.write_str("--tcp-flags FIN,SYN,RST,ACK SYN"),
             Self::NotSyn => formatter.write_str("! --tcp-flags FIN,SYN,RST,ACK SYN"),
             Self::Refusal => formatter.write_str("--tcp-flags RST,ACK RST,ACK"),
+            Self::Fin => formatter.write_str("--tcp-flags FIN FIN"),
+            Self::Rst => formatter.write_str("--tcp-flags RST RST"),
         }
     }
 }

@@ -5,10 +5,11 @@ use super::{
     rules::{
         Chain, Jump,
         Match::{
-            self, Connmark, FromLoopback, NoOwner, NotConnmark, NotMark, NotToLoopback, Socket, TransparentSocket,
+            self, Connmark, FromLoopback, NoOwner, NotConnmark, NotMark, NotToLoopback, OfNoConnection, Socket,
+            TransparentSocket,
         },
         Rule, Table, TableName, Target,
-        TcpMatch::{NotSyn, NotToPorts, Refusal, Syn, ToPort},
+        TcpMatch::{Fin, NotSyn, NotToPorts, Refusal, Rst, Syn, ToPort},
     },
 };
 use crate::handover::Family;
@@ -151,6 +152,9 @@ fn filter(phase: Phase) -> Table {
 /// While enrolling: connections whose SYN was not seen are old. While releasing: those whose SYN was seen are new.
 /// Conntrack picks up old flows in mid-stream, so "saw a SYN since the switch" is "new".
 ///
+/// The exception is the end of an old flow that was silent since the switch: conntrack begins no connection with a FIN or
+/// RST. Captured, it would be lost, and the other side would hold a dead connection for ever.
+///
 /// A direction in which SYNs are not `seen` yet lets past only what the other direction decided: while a pod begins to
 /// join, every call to it; while it begins to leave, answers to calls that came to it directly.
 fn let_past(phase: Phase, seen: bool) -> Vec<Rule> {
@@ -161,6 +165,10 @@ fn let_past(phase: Phase, seen: bool) -> Vec<Rule> {
     };
     let mut rules: Vec<_> = see_syn(phase).filter(|_| seen).into_iter().collect();
     rules.push(rule([leaves], Target::SetMark(mark::OLD)));
+    if phase.joins() {
+        let ends = |how| rule([Match::Tcp(vec![how]), OfNoConnection], Target::SetMark(mark::OLD));
+        rules.extend([ends(Fin), ends(Rst)]);
+    }
     rules.extend(old(phase));
     rules
 }

@@ -73,6 +73,41 @@ fn permissive_joining_lets_old_connections_end_and_captures_new_ones() {
     }
 }
 
+/// Conntrack begins no connection with a FIN or RST: an old connection that was silent since the pod joined must still end
+/// on both sides.
+#[test]
+fn old_connections_that_are_silent_until_they_end_do_end() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    for (number, installer) in installers().iter().enumerate() {
+        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
+        let peer = lab.pod(2, &format!("peer{number}")).unwrap();
+        for (family, phase) in
+            FAMILIES.into_iter().flat_map(|family| [(family, Phase::EnrolOut), (family, Phase::Enrol)])
+        {
+            let calls: Vec<_> = [(&pod, &peer), (&peer, &pod)]
+                .into_iter()
+                .flat_map(|(from, to)| (8001..8005).map(move |port| pair(from, to, family, port)))
+                .collect();
+            let captured = Captured::new(&pod, installer, phase);
+            for (number, (client, server, _listener)) in calls.into_iter().enumerate() {
+                let (ending, mut staying) = if number % 2 == 0 { (client, server) } else { (server, client) };
+                let reset = number % 4 >= 2;
+                if reset {
+                    socket2::SockRef::from(&ending).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+                }
+                drop(ending);
+                let end = staying.read(&mut [0; 1]).map_err(|error| error.kind());
+                let expected = if reset { Err(ErrorKind::ConnectionReset) } else { Ok(0) };
+                assert_eq!(end, expected, "{:?} {family:?} {phase:?} {number}", installer.backend());
+            }
+            let left = || pod.run(|| connections::of_application(Ipv6::Usable)).unwrap().unwrap();
+            weft_testkit::wait::until(DEADLINE, "the end of all old connections", || left().is_empty()).unwrap();
+            captured.remove();
+        }
+    }
+}
+
 /// Policies at the destination must not meet callers that have not heard yet: the way in opens first and closes last.
 #[test]
 fn the_first_step_of_joining_and_leaving_lets_new_plaintext_in_and_captures_calls_out() {
