@@ -17,20 +17,12 @@ fn main() -> ExitCode {
         Half::Capture { common, capture } => run_capture(&common, &capture),
         Half::Proxy { common, proxy } => run_proxy(common, *proxy),
         Half::Run { common, capture, proxy, only } => match only {
-            Some(OneHalf::Capture) => run_capture(&common, &capture),
-            Some(OneHalf::Proxy) => run_proxy(common, *proxy),
+            Some(OneHalf::Capture) => run_capture_of_both(&common, capture, &proxy),
+            Some(OneHalf::Proxy) => run_proxy_of_both(common, *proxy),
             None => run_both(&common, &proxy),
         },
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Whoever started the program by hand must see why it ended, whatever the log filter is.
-            use std::io::Write;
-            let _written = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    weft_runtime::failure::exit_code(outcome.as_ref().map_err(AsRef::as_ref))
 }
 
 fn run_capture(common: &CommonOptions, options: &command::CaptureOptions) -> anyhow::Result<()> {
@@ -38,9 +30,32 @@ fn run_capture(common: &CommonOptions, options: &command::CaptureOptions) -> any
     Ok(command::run(&common.node, &common.handover, options, StatusHandle::default())?)
 }
 
-/// Privileges go first: they belong to threads, and there is only this one yet.
+/// The socket between the halves belongs to the user that the other half becomes.
+fn run_capture_of_both(
+    common: &CommonOptions,
+    mut options: command::CaptureOptions,
+    proxy: &ProxyOptions,
+) -> anyhow::Result<()> {
+    supervise::end_with_supervisor()?;
+    if nix::unistd::geteuid().is_root() {
+        options.proxy_uid.get_or_insert(proxy.run_as);
+    }
+    run_capture(common, &options)
+}
+
 fn run_proxy(common: CommonOptions, options: ProxyOptions) -> anyhow::Result<()> {
     let standing = privileges::give_up_all(options.run_as)?;
+    serve_as_proxy(common, options, standing)
+}
+
+fn run_proxy_of_both(common: CommonOptions, options: ProxyOptions) -> anyhow::Result<()> {
+    let standing = privileges::give_up_all(options.run_as)?;
+    supervise::end_with_supervisor()?;
+    serve_as_proxy(common, options, standing)
+}
+
+/// Privileges went first: they belong to threads, and until here there was only this one.
+fn serve_as_proxy(common: CommonOptions, options: ProxyOptions, standing: privileges::Standing) -> anyhow::Result<()> {
     let logging = logging::init(&common.log, common.log_format.into())?;
     tracing::info!(user = standing.uid, changed_user = standing.changed_user, "runs without any capability");
     let runtime = local_runtime()?;

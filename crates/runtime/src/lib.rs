@@ -11,6 +11,7 @@
 //! | [`admin`] | the HTTP pages for people, probes and Prometheus |
 //! | [`metrics`] | the registry (the metrics themselves live beside the code they count) |
 //! | [`logging`] | log lines as text or JSON, the filter changeable while running |
+//! | [`failure`] | the last words of a program that could not go on |
 //! | [`backoff`] | how long to wait before trying again |
 //! | [`threads`] | named OS threads, each with its own single-threaded runtime |
 //! | [`signals`] | SIGTERM and SIGINT as a value |
@@ -18,6 +19,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod drain;
+pub mod failure;
 pub mod logging;
 pub mod metrics;
 pub mod readiness;

@@ -51,7 +51,7 @@ pub enum BindError {
     #[error("{0} exists and is no socket: remove it, or choose another --handover path")]
     NotASocket(PathBuf),
     /// The kernel refused.
-    #[error("cannot make the handover socket {path}: {source}")]
+    #[error("cannot make the handover socket {path}: {source}; run as root, or choose another --handover path")]
     Io {
         /// Where.
         path: PathBuf,
@@ -179,6 +179,8 @@ fn set_access(settings: &HandoverSettings) -> io::Result<()> {
             );
             mode(0o666)
         }
+        // A user that this user namespace does not know (user_namespaces(7)): the proxy cannot become it either.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         outcome => outcome,
     }
 }

@@ -166,7 +166,7 @@ fn io_error(path: &Path, error: io::Error) -> RootError {
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
     /// The file system says no.
-    #[error("{}: {error}; the server needs a directory that it may read and write (--state-dir)", path.display())]
+    #[error("{}: {error}; the server must be able to write in --state-dir, and to read --ca-cert and --ca-key where given", path.display())]
     Io {
         /// What was touched.
         path: PathBuf,
