@@ -1,6 +1,7 @@
 //! A child process with its output in a file: started, watched, stopped, and never left behind.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -32,6 +33,8 @@ impl Process {
         let log = directory.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log).with_context(|| log.display().to_string())?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        // Ctrl-C in the terminal is for us, who end the others in order.
+        command.process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {name}: {command:?}"))?;
         Ok(Self { name: name.to_owned(), child, log })
     }

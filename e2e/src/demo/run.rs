@@ -72,21 +72,23 @@ fn hold(show: &Show, stage: &Stage, inside: Inside) {
     show.say("");
     show.say("Everything stays up until Ctrl-C. From another terminal, as the same user, go inside:");
     let outer = outer_pid().map_or_else(|| "PID-of-weft-demo".to_owned(), |pid| pid.to_string());
-    let user = if inside == Inside::User { " -U" } else { "" };
-    show.quote(&format!("nsenter -t $(pgrep -P {outer}){user} -n -m -p --preserve-credentials bash"));
-    let (node, visitor) = (lab.node(1).netns(), &stage.floor.visitor.netns);
+    let user = if inside == Inside::User { " -U --preserve-credentials" } else { "" };
+    show.quote(&format!("nsenter -t $(pgrep -P {outer}){user} -n -m -p bash"));
     show.say("and there, for example:");
+    let programs = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.display().to_string()));
+    let (node, visitor) = (lab.node(1).netns(), &stage.floor.visitor.netns);
     show.quote(&format!(
-        "ip netns exec {node} weft pods\nip netns exec {node} weft connections\n\
+        "PATH={}:/usr/sbin:$PATH\nip netns exec {node} weft pods\nip netns exec {node} weft connections\n\
          ip netns exec {visitor} curl http://{}/\nip netns exec {} tcpdump -ni node1 -A\n\
          ls {}     # the mesh is this directory: edit a file, and it happens",
+        programs.unwrap_or_default(),
         stage.floor.web.at(false),
         lab.wire().name(),
         stage.cluster.directory().root().display()
     ));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.and_then(|runtime| runtime.block_on(tokio::signal::ctrl_c())) {
-        Ok(()) => show.say("going on"),
+        Ok(()) => show.say("going on to the last step"),
         Err(error) => show.say(&format!("cannot wait for Ctrl-C ({error}): going on")),
     }
 }

@@ -17,8 +17,6 @@ use crate::shop::Totals;
 
 /// HBONE's port.
 pub(crate) const HBONE: u16 = 15008;
-/// How long a claim about the wire is watched.
-pub(crate) const WATCH: Duration = Duration::from_secs(3);
 
 /// Everything of the demo.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A kept connection is renewed after this, as load balancers like it; also what lets the demo see the last plaintext
 /// connection end soon after the shop was enrolled.
-pub(super) const LIFE: Duration = Duration::from_secs(2);
+pub(crate) const LIFE: Duration = Duration::from_secs(2);
 
 /// Calls one address.
 #[derive(Debug)]

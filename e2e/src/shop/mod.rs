@@ -17,6 +17,7 @@ mod serve;
 mod shopper;
 mod web;
 
+pub(crate) use caller::LIFE;
 pub use cart::CartFlags;
 pub use catalog::CatalogFlags;
 pub use ledger::LedgerFlags;

@@ -42,18 +42,30 @@ pub(super) fn act(stage: &mut Stage, show: &Show) -> Result<Vec<Claim>> {
     });
     drop(busy);
     let code = Reason::PolicyNotAllowed.code();
-    let denied: Vec<String> =
-        [1, 2].into_iter().filter_map(|node| stage.weft(node, &["connections", "--denied"]).ok()).collect();
-    let named: Vec<&str> = denied.iter().flat_map(|text| text.lines()).filter(|line| line.contains(code)).collect();
+    let named = wait::eventually(SPREAD, "the refusal in the list", || named(stage, code));
     show.say("weft connections --denied:");
-    show.quote(&named.iter().take(3).copied().collect::<Vec<_>>().join("\n"));
+    show.quote(named.as_deref().unwrap_or("(nothing)"));
     show.say(&format!("weft why {code}:"));
     show.quote(&stage.weft(1, &["why", code])?);
     stage.trade(2)?;
     Ok(vec![
         Claim::new("before the policy the visitor is answered", before == 0, words),
         Claim::of("the visitor's call now fails", refused),
-        Claim::new(format!("the refusal has its reason, {code}"), !named.is_empty(), format!("{} lines", named.len())),
+        Claim::of(
+            format!("the refusal has its reason, {code}"),
+            named.map(|lines| format!("{} lines", lines.lines().count())),
+        ),
         stage.nothing_failed("the allowed calls go on", &start)?,
     ])
+}
+
+/// Lines of both nodes that name the code. The list is written a moment after the refusal.
+fn named(stage: &Stage, code: &str) -> Result<String> {
+    let mut lines = Vec::new();
+    for node in [1, 2] {
+        let denied = stage.weft(node, &["connections", "--denied"])?;
+        lines.extend(denied.lines().filter(|line| line.contains("visitor") && line.contains(code)).map(str::to_owned));
+    }
+    ensure!(!lines.is_empty(), "no line names {code}");
+    Ok(lines.join("\n"))
 }
