@@ -253,6 +253,39 @@ async fn nothing_is_said_before_the_source_was_read() {
     client.names(&[]).await;
 }
 
+/// A workload that names a policy which its node does not have is refused everything, so there must be no such moment.
+#[tokio::test]
+async fn a_node_never_holds_a_workload_without_its_policies() {
+    let policy = |name: &str| {
+        let key = weft_model::PolicyKey::new("shop", name);
+        let (scope, action) = (weft_model::authz::Scope::Selected, weft_model::authz::Action::Allow);
+        Resource::Policy(weft_model::Policy { key, scope, action, mode: Default::default(), groups: Vec::new() })
+    };
+    let cart = |policies: &[&str]| {
+        let mut workload = Workload::named("c", "shop", "cart");
+        workload.policies = policies.iter().map(|name| weft_model::PolicyKey::new("shop", name)).collect();
+        Resource::Workload(workload)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let first = [cart(&["a"]), policy("a")];
+    let mut server = start(folder.path(), any_port(), Some(&first), Limits::default()).await;
+    let mut client = client(folder.path(), server.address, "node-1", "one");
+    client.status(StreamStatus::is_ready).await;
+    for round in 0..20 {
+        let (old, new) = if round % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        server.publish(&[cart(&[new]), policy(new)]);
+        let removed = |change: &Change| matches!(change, Change::Remove(weft_model::ResourceKey::Policy(key)) if *key.name == *old);
+        until(|| client.changes().iter().filter(|change| removed(change)).count() > round / 2).await;
+    }
+    let mut mesh = Mesh::default();
+    for change in client.changes() {
+        mesh = mesh.apply(vec![change]);
+        for workload in mesh.workloads() {
+            assert!(workload.policies.iter().all(|key| mesh.policy(key).is_some()), "{workload:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_refused_resource_is_visible_and_harms_no_other() {
     let folder = tempfile::tempdir().unwrap();

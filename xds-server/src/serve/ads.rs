@@ -187,25 +187,45 @@ impl StreamTask {
         Ok(())
     }
 
-    /// Sends what is due on every type.
+    /// Sends what is due, so that a node never holds a workload that names a policy which it does not have: it would refuse
+    /// everything to that workload. New policies go first, then, when they are in force, workloads, and policies that are
+    /// gone last ("make before break", as Envoy's ADS orders clusters and endpoints).
     async fn tell(&mut self, catalog: &Reader<Option<Catalog>>, entry: &OpenStream) -> Result<(), Status> {
         let version = catalog.load();
         let Some(catalog) = version.as_ref() else { return Ok(()) };
-        let view = View::new(catalog, &self.caller);
-        let mut due = Vec::new();
-        for (kind, session) in &mut self.sessions {
-            if let Some(response) = session.respond(&view) {
-                let count = response.resources.len() + response.removed_resources.len();
-                self.settings.metrics.responses.get_or_create(&of(*kind)).inc();
-                self.settings.metrics.resources.get_or_create(&of(*kind)).inc_by(count as u64);
-                entry.note(*kind, session.status());
-                due.push(response);
-            }
+        let caller = self.caller.clone();
+        let view = View::new(catalog, &caller);
+        let policies = ResourceType::Authorization;
+        let mut due = vec![self.next(policies, entry, |session| session.respond_without_removals(&view))];
+        if !self.awaits_answer(policies) {
+            due.push(self.next(ResourceType::Address, entry, |session| session.respond(&view)));
         }
-        for response in due {
+        if !self.awaits_answer(policies) && !self.awaits_answer(ResourceType::Address) {
+            due.push(self.next(policies, entry, |session| session.respond(&view)));
+        }
+        for response in due.into_iter().flatten() {
             self.send(response).await?;
         }
         Ok(())
+    }
+
+    fn awaits_answer(&self, kind: ResourceType) -> bool {
+        self.sessions.get(&kind).is_some_and(Session::awaits_answer)
+    }
+
+    fn next(
+        &mut self,
+        kind: ResourceType,
+        entry: &OpenStream,
+        respond: impl FnOnce(&mut Session) -> Option<DeltaDiscoveryResponse>,
+    ) -> Option<DeltaDiscoveryResponse> {
+        let session = self.sessions.get_mut(&kind)?;
+        let response = respond(session)?;
+        let count = response.resources.len() + response.removed_resources.len();
+        self.settings.metrics.responses.get_or_create(&of(kind)).inc();
+        self.settings.metrics.resources.get_or_create(&of(kind)).inc_by(count as u64);
+        entry.note(kind, session.status());
+        Some(response)
     }
 
     /// Of a type that we do not have there is nothing, and the client may be waiting to hear that.

@@ -172,17 +172,37 @@ impl Session {
 
     /// The next response, if there is something to say and the last one was answered.
     pub fn respond(&mut self, snapshot: &(impl Snapshot + ?Sized)) -> Option<DeltaDiscoveryResponse> {
+        self.respond_with(snapshot, true)
+    }
+
+    /// As [`Self::respond`], but removals wait for a later call: what another type still names must not go before it.
+    pub fn respond_without_removals(&mut self, snapshot: &(impl Snapshot + ?Sized)) -> Option<DeltaDiscoveryResponse> {
+        self.respond_with(snapshot, false)
+    }
+
+    /// Whether a response waits for its answer.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    fn respond_with(
+        &mut self,
+        snapshot: &(impl Snapshot + ?Sized),
+        with_removals: bool,
+    ) -> Option<DeltaDiscoveryResponse> {
         if !self.opened || self.in_flight.is_some() {
             return None;
         }
         self.collect(snapshot);
         let mut response = DeltaDiscoveryResponse { type_url: self.kind.url().to_owned(), ..Default::default() };
         let mut sent = InFlight { nonce: String::new(), upserts: Vec::new(), removals: Vec::new() };
-        let mut bytes = 0;
+        let (mut bytes, mut withheld) = (0, Vec::new());
         while bytes < self.limits.bytes && sent.upserts.len() + sent.removals.len() < self.limits.resources {
             let Some(name) = self.next_pending() else { break };
             match self.news(snapshot, &name) {
                 News::None => {}
+                News::Removed if !with_removals => withheld.push(name),
                 News::Removed => sent.removals.push(name),
                 News::Changed(encoded) => {
                     bytes += encoded.bytes.len();
@@ -191,12 +211,14 @@ impl Session {
                 }
             }
         }
+        let drained = self.pending.is_empty();
+        self.pending.extend(withheld);
         let nothing = sent.upserts.is_empty() && sent.removals.is_empty();
         // The first answer is sent even if it is empty: clients wait for it to know that they have everything.
         if nothing && self.complete {
             return None;
         }
-        self.complete |= self.pending.is_empty();
+        self.complete |= drained;
         self.nonce += 1;
         sent.nonce = self.nonce.to_string();
         response.nonce.clone_from(&sent.nonce);

@@ -150,7 +150,8 @@ impl DeltaStream {
         let channel = self.connector.channel().await?;
         let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
         let mut node = Some(self.node());
-        for subscriber in self.subscribers.values_mut() {
+        // Policies are asked for first: a workload that names one which is not here yet is refused everything.
+        for subscriber in self.subscribers.values_mut().rev() {
             let mut request = subscriber.open();
             request.node = node.take(); // the first request of a stream carries it
             let _closed = requests.send(request).await.is_err();

@@ -141,8 +141,8 @@ async fn says_who_it_is_applies_and_then_acknowledges() {
     let mut server = lab.streams.recv().await.unwrap();
     assert_eq!(server.headers.get("authorization").unwrap(), "Bearer secret");
     assert_eq!(server.headers.get("clusterid").unwrap(), "Kubernetes");
-    let (addresses, policies) = server.first_requests().await;
-    let node = addresses.node.unwrap();
+    let (policies, addresses) = server.first_requests().await;
+    let node = policies.node.unwrap();
     assert!(node.id.starts_with("ztunnel~"));
     assert!(node.metadata.unwrap().fields.contains_key("NODE_NAME"));
     assert_eq!(policies.type_url, ResourceType::Authorization.url());
@@ -186,7 +186,7 @@ async fn a_bad_resource_is_refused_by_name_and_the_good_ones_are_applied() {
     assert_eq!(status.types[&ResourceType::Address].rejected[0].name, "ns/bad");
     drop(server);
     let mut server = lab.streams.recv().await.unwrap();
-    let held = server.first_requests().await.0.initial_resource_versions;
+    let held = server.first_requests().await.1.initial_resource_versions;
     assert_eq!(held.into_keys().collect::<Vec<_>>(), ["ns/a"]);
 }
 
@@ -207,8 +207,8 @@ async fn comes_back_with_what_it_holds_and_a_fresh_token() {
     *lab.reachable.lock().unwrap() = true;
     let mut server = lab.streams.recv().await.unwrap();
     assert_eq!(server.headers.get("authorization").unwrap(), "Bearer rotated");
-    let (addresses, policies) = server.first_requests().await;
-    assert!(addresses.node.is_some() && policies.initial_resource_versions.is_empty());
+    let (policies, addresses) = server.first_requests().await;
+    assert!(policies.node.is_some() && policies.initial_resource_versions.is_empty());
     assert_eq!(addresses.initial_resource_versions["ns/a"], *content.version);
     server.send(ResourceType::Address, "n1", &[], &["ns/a"]);
     let batch = lab.batches.recv().await.unwrap();
