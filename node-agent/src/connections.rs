@@ -10,8 +10,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use weft_hbone::{RelayEnd, RelayOutcome, Side, Traffic};
 use weft_model::authz::{Connection, PolicyKey, ShadowDenial, evaluate};
 use weft_model::view::ConnectionRow;
@@ -52,6 +54,33 @@ struct Shared {
 struct Check {
     workload: Arc<Workload>,
     connection: Connection,
+    /// Since when the workload names a policy that has not been received.
+    unknown_since: Cell<Option<Instant>>,
+}
+
+impl Check {
+    /// Whether the connection must end. A policy that is on its way is waited for.
+    fn fails(&self, mesh: &Mesh, now: Instant, wait: Duration) -> bool {
+        let since = self.unknown_since.take();
+        match evaluate(mesh, &self.workload, &self.connection).enforced {
+            Ok(_) => false,
+            Err(denial) if denial.reason == Reason::PolicyUnknown => {
+                let since = since.unwrap_or(now);
+                self.unknown_since.set(Some(since));
+                now.duration_since(since) >= wait
+            }
+            Err(_) => true,
+        }
+    }
+}
+
+/// What a re-check found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rechecked {
+    /// Connections that were cut.
+    pub cut: usize,
+    /// Some wait for a policy that is on its way: check again when the wait is over.
+    pub waiting: bool,
 }
 
 impl Connections {
@@ -84,17 +113,23 @@ impl Connections {
         (live, Cut { cuts, known: None })
     }
 
-    /// Checks every connection again and cuts those that are no longer permitted. Says how many.
-    pub fn recheck(&self, mesh: &Mesh) -> usize {
-        self.cut_where(Reason::PolicyChanged, |shared| {
+    /// Checks every connection again and cuts those that are no longer permitted. One whose workload names a policy that has
+    /// not been received stays for up to `wait`: a control plane names it first and sends it right behind, and who is
+    /// permitted by both the old and the new policies must not be cut in between.
+    pub fn recheck(&self, mesh: &Mesh, now: Instant, wait: Duration) -> Rechecked {
+        let waiting = Cell::new(false);
+        let cut = self.cut_where(Reason::PolicyChanged, |shared| {
             let mut check = shared.check.borrow_mut();
             let Some(check) = check.as_mut() else { return false };
             // A workload that the mesh has dropped is judged as it was known last, by the policies of now.
             if let Some(workload) = mesh.workload(&check.workload.uid) {
                 check.workload = workload.clone();
             }
-            evaluate(mesh, &check.workload, &check.connection).enforced.is_err()
-        })
+            let fails = check.fails(mesh, now, wait);
+            waiting.set(waiting.get() || (!fails && check.unknown_since.get().is_some()));
+            fails
+        });
+        Rechecked { cut, waiting: waiting.get() }
     }
 
     /// Cuts the connections of a pod.
@@ -253,7 +288,8 @@ impl Live {
 
     /// This was checked against the policies of `workload`, and is from now on whenever they change.
     pub fn checked(&self, workload: &Arc<Workload>, connection: Connection) {
-        *self.shared.check.borrow_mut() = Some(Check { workload: workload.clone(), connection });
+        *self.shared.check.borrow_mut() =
+            Some(Check { workload: workload.clone(), connection, unknown_since: Cell::default() });
     }
 
     /// The other pod of this node no longer concerns this connection: its application failed and another endpoint is tried.

@@ -23,6 +23,10 @@ pub struct ProxySettings {
     pub application_timeout: Duration,
     /// How long a captured connection waits for the control plane to name its pod. 5 s (`ambient-wire.md` section 2.1).
     pub workload_wait: Duration,
+    /// How long a policy that a workload names, but that has not been received, is waited for: by a new connection before it
+    /// is refused, by a live one before it is cut. istiod and our own server send the workload first and its policy right
+    /// behind it, in another message: milliseconds. 2 s.
+    pub policy_wait: Duration,
     /// How long a connection waits for a dial socket. 5 s: a capture half that restarts is back within two.
     pub socket_wait: Duration,
     /// TLS and HTTP/2 of a client that came to 15008. 10 s, as for our own dials.
@@ -41,6 +45,7 @@ impl Default for ProxySettings {
             connect_timeout: Duration::from_secs(10),
             application_timeout: Duration::from_millis(900),
             workload_wait: Duration::from_secs(5),
+            policy_wait: Duration::from_secs(2),
             socket_wait: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(10),
             certificate_wait: Duration::from_secs(5),

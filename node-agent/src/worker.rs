@@ -125,12 +125,12 @@ impl Worker {
                 },
                 changed = self.mesh_changes.changed(), if !changes_end => {
                     changes_end = changed.is_err();
-                    recheck_at.get_or_insert(checked_at + RECHECK_REST);
+                    let soon = checked_at + RECHECK_REST;
+                    recheck_at = Some(recheck_at.map_or(soon, |planned| planned.min(soon)));
                 }
                 () = sleep_until(recheck_at.unwrap_or(checked_at)), if recheck_at.is_some() => {
-                    recheck_at = None;
                     checked_at = Instant::now();
-                    self.recheck();
+                    recheck_at = self.recheck(checked_at);
                 }
                 _ = progress.tick() => self.shard.connections.report_progress(),
                 () = self.tasks.wait(), if drain.is_some() => break,
@@ -140,11 +140,14 @@ impl Worker {
         self.end().await;
     }
 
-    fn recheck(&self) {
-        let cut = self.shard.mesh(|mesh| self.shard.connections.recheck(mesh));
-        if cut > 0 {
-            tracing::info!(cut, "connections cut: a policy or label changed");
+    /// Says when to check again, if no change of the mesh comes first.
+    fn recheck(&self, now: Instant) -> Option<Instant> {
+        let wait = self.shard.environment.settings.policy_wait;
+        let done = self.shard.mesh(|mesh| self.shard.connections.recheck(mesh, now, wait));
+        if done.cut > 0 {
+            tracing::info!(cut = done.cut, "connections cut: a policy or label changed");
         }
+        done.waiting.then(|| now + wait)
     }
 
     fn obey(&mut self, command: WorkerCommand) -> Next {

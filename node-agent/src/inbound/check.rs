@@ -2,22 +2,41 @@
 
 use std::sync::Arc;
 
-use weft_model::{Mesh, Workload};
+use tokio::time::{Instant, timeout_at};
+use weft_model::{Mesh, Reason, Workload};
 
 use super::admit::{Admission, Denied};
 use crate::connections::Live;
 use crate::failure::Failure;
 use crate::shard::Shard;
 
-/// Checks a connection to `workload`. It is re-checked from then on until it ends.
+/// Checks a connection to `workload`, and waits for a policy that it names and that is still on its way. The connection is
+/// re-checked from then on until it ends.
 ///
 /// # Errors
 /// The denial, its policy entered in the record.
-pub fn check(
+pub async fn check(
     shard: &Shard,
     live: &Live,
     workload: &Arc<Workload>,
-    admit: impl FnOnce(&Mesh, &Workload) -> Result<Admission, Denied>,
+    admit: impl Fn(&Mesh, &Workload) -> Result<Admission, Denied>,
+) -> Result<Admission, Failure> {
+    let deadline = Instant::now() + shard.environment.settings.policy_wait;
+    let mut mesh = shard.environment.mesh.clone();
+    loop {
+        let checked = check_now(shard, live, workload, &admit);
+        let unknown = checked.as_ref().is_err_and(|failure| failure.reason == Reason::PolicyUnknown);
+        if !unknown || !matches!(timeout_at(deadline, mesh.changed()).await, Ok(Ok(()))) {
+            return checked;
+        }
+    }
+}
+
+fn check_now(
+    shard: &Shard,
+    live: &Live,
+    workload: &Arc<Workload>,
+    admit: impl Fn(&Mesh, &Workload) -> Result<Admission, Denied>,
 ) -> Result<Admission, Failure> {
     let (workload, outcome) = shard.mesh(|mesh| {
         // The workload as this version has it; as it was known before, should it just have left.

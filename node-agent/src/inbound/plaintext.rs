@@ -55,6 +55,7 @@ async fn connect(
         record.source_workload = source;
         record.destination_workload = Some(workload.clone());
     });
-    let admission = check(shard, live, &workload, |mesh, workload| admit_plaintext(mesh, workload, client, original))?;
+    let admission =
+        check(shard, live, &workload, |mesh, workload| admit_plaintext(mesh, workload, client, original)).await?;
     deliver(shard, &pod.info().uid, &admission).await
 }

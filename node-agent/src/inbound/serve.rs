@@ -163,7 +163,8 @@ async fn connect(
         record.destination_workload = Some(workload.clone());
     });
     let authority = &head.authority;
-    let admission = check(shard, live, &workload, |mesh, workload| admit_tunnel(mesh, workload, authority, caller))?;
+    let admission =
+        check(shard, live, &workload, |mesh, workload| admit_tunnel(mesh, workload, authority, caller)).await?;
     live.note(|record| {
         record.destination = admission.application;
         record.service.clone_from(&admission.service);

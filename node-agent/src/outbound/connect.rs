@@ -149,7 +149,7 @@ async fn local(shard: &Shard, pod: &Pod, live: &Live, target: &Target) -> Result
     live.mirrored_by(mirror);
     live.belongs_to(&destination.info.uid, &destination.relaying);
     let admit = |mesh: &weft_model::Mesh, workload: &Workload| admit_local(mesh, workload, &caller, target.to);
-    let admission = check(shard, live, &target.workload, admit).map_err(NotConnected::for_good)?;
+    let admission = check(shard, live, &target.workload, admit).await.map_err(NotConnected::for_good)?;
     deliver(shard, &destination.info.uid, &admission).await.map_err(|failure| {
         live.leave_other_pod();
         NotConnected::by_endpoint(failure)

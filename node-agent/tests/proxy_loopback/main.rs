@@ -244,6 +244,33 @@ async fn a_live_connection_is_cut_when_its_workload_names_another_policy() {
     .await;
 }
 
+/// A stock istiod sends the workload that names a policy before the policy, in another message (seen: every live connection
+/// of the workload was cut, also of those whom the policy permits).
+#[tokio::test]
+async fn a_policy_may_come_behind_the_workload_that_names_it() {
+    local(async {
+        let mut pair = two_nodes();
+        let app = pair.app().await;
+        let (mut client, mut server) = pair.joined(&app).await;
+        let mut workload = pair.world.workload("cart1", CART);
+        workload.policies = vec![PolicyKey::new("shop", "deny")];
+        pair.world.apply([Resource::Workload(workload)]);
+        let mut second = pair.call().await;
+        second.write_all(b"early").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        pair.world.apply([deny(APP_PORT + 1)]);
+        let (mut served, _) = soon(app.accept()).await.unwrap();
+        soon(served.read_exact(&mut [0; 5])).await.unwrap();
+        server.write_all(b"still here").await.unwrap();
+        soon(client.read_exact(&mut [0; 10])).await.unwrap();
+        // Now it is known, what it says counts at once.
+        pair.world.apply([deny(APP_PORT)]);
+        is_reset(&mut client).await;
+        is_reset(&mut second).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_next_endpoint_is_tried_when_one_does_not_answer() {
     local(async {
