@@ -5,9 +5,9 @@
 mod kubernetes;
 mod stage;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use weft_testkit::mesh::PodPlan;
 use weft_testkit::netns::cluster_ip;
@@ -26,44 +26,45 @@ fn our_agents_under_a_stock_istiod() {
     let Some(programs) = Programs::find("our_agents_under_a_stock_istiod") else { return };
     weft_testkit::enter_or_skip!();
     let mut stage = Stage::build(programs).unwrap();
-    it_is_subscribed_and_acknowledges(&stage);
-    bytes_by_address_and_service(&stage);
-    only_accounts_of_the_node(&stage);
-    istio_policies_are_enforced(&mut stage);
-    it_resumes(&mut stage);
+    it_is_subscribed_and_acknowledges(&stage).unwrap();
+    bytes_by_address_and_service(&stage).unwrap();
+    only_accounts_of_the_node(&stage).unwrap();
+    istio_policies_are_enforced(&mut stage).unwrap();
+    it_resumes(&mut stage).unwrap();
 }
 
-fn it_is_subscribed_and_acknowledges(stage: &Stage) {
+fn it_is_subscribed_and_acknowledges(stage: &Stage) -> Result<()> {
     for node in [1, 2] {
         // Two agents, three pods of the shop, one service, and what istiod makes of its own.
-        wait::until(EFFECT, "everything", || stage.held(node, "Address").is_ok_and(|held| held >= 6)).unwrap();
-        stage.wait_log(node, &["takes no reports"]).unwrap();
-        let view = stage.section(node, "config").unwrap();
+        wait::until(EFFECT, "everything", || stage.held(node, "Address").is_ok_and(|held| held >= 6))?;
+        stage.wait_log(node, &["takes no reports"])?;
+        let view = stage.section(node, "config")?;
         assert_eq!(view["control_plane"]["connected"], true, "{view}");
     }
     let said = stage.kubernetes.istiod.output();
     assert!(!said.contains("ACK ERROR"), "{said}");
+    Ok(())
 }
 
-fn bytes_by_address_and_service(stage: &Stage) {
-    let _server = Server::start(&stage.cart.netns, (IpAddr::from([0_u16; 8]), APP).into(), Behaviour::Echo).unwrap();
+fn bytes_by_address_and_service(stage: &Stage) -> Result<()> {
+    let _server = Server::start(&stage.cart.netns, (IpAddr::from([0_u16; 8]), APP).into(), Behaviour::Echo)?;
     let (v4, v6) = cluster_ip(CART_SERVICE);
     let ways = [(stage.cart.address(false), APP), (stage.cart.address(true), APP), (v4.into(), 80), (v6.into(), 80)];
     for (address, port) in ways {
-        let stream = connect(&stage.web.netns, (address, port).into(), EFFECT).unwrap();
-        echo(&stream, &[42; 3 << 20]).with_context(|| format!("{address} {port}")).unwrap();
+        let stream = connect(&stage.web.netns, (address, port).into(), EFFECT)?;
+        echo(&stream, &[42; 3 << 20]).with_context(|| format!("{address} {port}"))?;
     }
-    stage.assert_only_hbone().unwrap();
+    stage.assert_only_hbone()?;
     let identities =
         ["src.identity=spiffe://cluster.local/ns/shop/sa/web", "dst.identity=spiffe://cluster.local/ns/shop/sa/cart"];
     stage
-        .wait_log(1, &[&identities[..], &["direction=outbound", "dst.service=cart.shop.svc.cluster.local"]].concat())
-        .unwrap();
-    stage.wait_log(2, &[&identities[..], &["direction=inbound", "verdict=ok"]].concat()).unwrap();
+        .wait_log(1, &[&identities[..], &["direction=outbound", "dst.service=cart.shop.svc.cluster.local"]].concat())?;
+    stage.wait_log(2, &[&identities[..], &["direction=inbound", "verdict=ok"]].concat())?;
+    Ok(())
 }
 
 /// The directory says that an account runs on node 1, Kubernetes does not: istiod refuses its certificate.
-fn only_accounts_of_the_node(stage: &Stage) {
+fn only_accounts_of_the_node(stage: &Stage) -> Result<()> {
     wait::eventually(EFFECT, "istiod's refusal", || {
         let certificates = stage.section(1, "certs")?;
         let rows = certificates.as_array().context("rows")?;
@@ -73,61 +74,60 @@ fn only_accounts_of_the_node(stage: &Stage) {
         let web = rows.iter().find(|it| it["identity"] == WEB).context("no row yet")?;
         ensure!(web["state"] == "valid", "{certificates}");
         anyhow::Ok(())
-    })
-    .unwrap();
+    })?;
+    Ok(())
 }
 
-fn istio_policies_are_enforced(stage: &mut Stage) {
-    let _server = Server::start(&stage.cart.netns, (IpAddr::from([0_u16; 8]), APP).into(), Behaviour::Echo).unwrap();
-    stage.cluster.namespace("outside", &[]).unwrap();
-    let stranger = stage.cluster.pod(PodPlan::new("outside", "stranger", "stranger-1", 1)).unwrap();
+fn istio_policies_are_enforced(stage: &mut Stage) -> Result<()> {
+    let _server = Server::start(&stage.cart.netns, (IpAddr::from([0_u16; 8]), APP).into(), Behaviour::Echo)?;
+    stage.cluster.namespace("outside", &[])?;
+    let stranger = stage.cluster.pod(PodPlan::new("outside", "stranger", "stranger-1", 1))?;
     let to = SocketAddr::new(stage.cart.address(false), APP);
     let answered = |found: Outcome| matches!(found, Outcome::Answered(_));
     assert!(answered(outcome(&stranger.netns, to, EFFECT)), "permissive");
-    let live: Vec<_> = (0..20).map(|_| connect(&stage.web.netns, to, EFFECT).unwrap()).collect();
+    let live: Vec<TcpStream> = (0..20).map(|_| connect(&stage.web.netns, to, EFFECT)).collect::<Result<_, _>>()?;
     let all_live = || live.iter().all(|stream| echo(stream, b"still here").is_ok());
     assert!(all_live());
-    stage.policy("PeerAuthentication", "default", &json!({"mtls": {"mode": "STRICT"}})).unwrap();
-    wait::until(EFFECT, "strict mode", || !answered(outcome(&stranger.netns, to, EFFECT))).unwrap();
+    stage.policy("PeerAuthentication", "default", &json!({"mtls": {"mode": "STRICT"}}))?;
+    wait::until(EFFECT, "strict mode", || !answered(outcome(&stranger.netns, to, EFFECT)))?;
     assert!(answered(outcome(&stage.web.netns, to, EFFECT)), "the mesh goes on");
-    stage.wait_log(2, &["reason=mtls-required", "policy=istio-system/istio_converted_static_strict"]).unwrap();
+    stage.wait_log(2, &["reason=mtls-required", "policy=istio-system/istio_converted_static_strict"])?;
     // istiod names a policy at the workload before it sends the policy: who is permitted by both must not be cut.
     assert!(all_live(), "{}", stage.proxies[1].process().output());
     let rule = json!({"from": [{"source": {"principals": ["cluster.local/ns/shop/sa/web"]}}]});
     let spec = json!({"selector": {"matchLabels": {"app": "cart"}}, "action": "ALLOW", "rules": [rule]});
-    stage.policy("AuthorizationPolicy", "only-web", &spec).unwrap();
-    wait::until(EFFECT, "the policy", || stage.held(2, "Authorization").is_ok_and(|held| held == 2)).unwrap();
+    stage.policy("AuthorizationPolicy", "only-web", &spec)?;
+    wait::until(EFFECT, "the policy", || stage.held(2, "Authorization").is_ok_and(|held| held == 2))?;
     assert!(all_live(), "{}", stage.proxies[1].process().output());
     let rule = json!({"from": [{"source": {"principals": ["cluster.local/ns/shop/sa/web"]}}]});
     let spec = json!({"selector": {"matchLabels": {"app": "cart"}}, "action": "DENY", "rules": [rule]});
-    stage.policy("AuthorizationPolicy", "no-web", &spec).unwrap();
-    wait::until(EFFECT, "the refusal", || !answered(outcome(&stage.web.netns, to, EFFECT))).unwrap();
-    stage.wait_log(1, &["verdict=refused", "reason=policy-denied", "direction=outbound"]).unwrap();
-    stage.wait_log(2, &["verdict=refused", "reason=policy-denied", "policy=shop/no-web"]).unwrap();
-    wait::until(EFFECT, "the end of live streams", || live.iter().all(|stream| echo(stream, b"?").is_err())).unwrap();
+    stage.policy("AuthorizationPolicy", "no-web", &spec)?;
+    wait::until(EFFECT, "the refusal", || !answered(outcome(&stage.web.netns, to, EFFECT)))?;
+    stage.wait_log(1, &["verdict=refused", "reason=policy-denied", "direction=outbound"])?;
+    stage.wait_log(2, &["verdict=refused", "reason=policy-denied", "policy=shop/no-web"])?;
+    wait::until(EFFECT, "the end of live streams", || live.iter().all(|stream| echo(stream, b"?").is_err()))?;
     let lab = stage.cluster.lab();
-    stage
-        .kubernetes
-        .kubectl(lab, &["delete", "authorizationpolicies.security.istio.io", "-n", "shop", "no-web"])
-        .unwrap();
-    wait::until(EFFECT, "an answer", || answered(outcome(&stage.web.netns, to, EFFECT))).unwrap();
+    stage.kubernetes.kubectl(lab, &["delete", "authorizationpolicies.security.istio.io", "-n", "shop", "no-web"])?;
+    wait::until(EFFECT, "an answer", || answered(outcome(&stage.web.netns, to, EFFECT)))?;
+    Ok(())
 }
 
-fn it_resumes(stage: &mut Stage) {
-    let _server = Server::start(&stage.cart.netns, (IpAddr::from([0_u16; 8]), APP).into(), Behaviour::Echo).unwrap();
+fn it_resumes(stage: &mut Stage) -> Result<()> {
+    let _server = Server::start(&stage.cart.netns, (IpAddr::from([0_u16; 8]), APP).into(), Behaviour::Echo)?;
     let to = SocketAddr::new(stage.cart.address(false), APP);
-    let held = stage.held(1, "Address").unwrap();
-    stage.kubernetes.istiod.kill9().unwrap();
+    let held = stage.held(1, "Address")?;
+    stage.kubernetes.istiod.kill9()?;
     let connected = |stage: &Stage| stage.section(1, "config").is_ok_and(|it| it["control_plane"]["connected"] == true);
-    wait::until(EFFECT, "the loss", || !connected(stage)).unwrap();
+    wait::until(EFFECT, "the loss", || !connected(stage))?;
     assert!(matches!(outcome(&stage.web.netns, to, EFFECT), Outcome::Answered(_)), "with what it holds");
-    stage.kubernetes.restart_istiod(stage.cluster.lab()).unwrap();
-    wait::until(EFFECT, "the stream", || connected(stage)).unwrap();
-    assert_eq!(stage.held(1, "Address").unwrap(), held);
+    stage.kubernetes.restart_istiod(stage.cluster.lab())?;
+    wait::until(EFFECT, "the stream", || connected(stage))?;
+    assert_eq!(stage.held(1, "Address")?, held);
     assert!(matches!(outcome(&stage.web.netns, to, EFFECT), Outcome::Answered(_)));
     // Nothing had changed, and nothing was sent again: the versions of the resumed stream were understood.
     let said = stage.kubernetes.istiod.output();
     let requests: Vec<_> = said.lines().filter(|line| line.contains("WDS: PUSH request for node:weft-node")).collect();
     let anew = requests.len().saturating_sub(2);
     assert!(requests[anew..].iter().all(|line| line.contains("resources:0 removed:0")), "{requests:#?}");
+    Ok(())
 }
