@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(
     name = "weft",
     version,
-    after_help = "Examples:\n  weft pods                     who is in the mesh\n  weft connections --denied     what was refused lately, and by which policy\n  weft why policy-not-allowed   what a reason code means and what to do\n  weft lint ./manifests         check files before applying them"
+    after_help = "Exit codes: 0 all well; 1 something wrong was found (lint, certs, config); 2 no answer, or a wrong command line.\n\nExamples:\n  weft pods                     who is in the mesh\n  weft connections --denied     what was refused lately, and by which policy\n  weft why policy-not-allowed   what a reason code means and what to do\n  weft lint ./manifests         check files before applying them"
 )]
 pub struct Arguments {
     /// What to do.
@@ -52,6 +52,7 @@ pub enum Format {
 pub struct ShowOptions {
     /// Admin address of the agent or server to ask.
     #[arg(long, short = 'a', env = "WEFT_ADMIN", default_value = "127.0.0.1:15000", value_name = "HOST:PORT")]
+    #[arg(value_parser = crate::admin::parse_address)]
     pub admin: String,
     /// Only this namespace.
     #[arg(long, short = 'n')]

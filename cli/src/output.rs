@@ -83,7 +83,12 @@ pub fn line(text: &str) -> anyhow::Result<()> {
 
 /// Prints why the command failed. Nothing is left to do when even that fails.
 pub fn error(error: &anyhow::Error) {
-    let _written = writeln!(io::stderr(), "error: {error:#}");
+    let _written = writeln!(io::stderr(), "error: {}", weft_runtime::failure::words(error.as_ref()));
+}
+
+/// An identity without its scheme, which says nothing in a column of identities.
+pub fn identity(uri: &str) -> &str {
+    uri.strip_prefix("spiffe://").unwrap_or(uri)
 }
 
 /// Bytes as people read them: `17 B`, `4.2 kB`, `1.1 GB`.

@@ -35,7 +35,7 @@ fn row(certificate: &CertificateRow, now: i64) -> Vec<Field> {
         _ => Tone::Warn,
     };
     vec![
-        (&*certificate.identity).into(),
+        output::identity(&certificate.identity).into(),
         Field::toned(&*certificate.state, tone),
         until(certificate.not_after, now).into(),
         until(certificate.next_request, now).into(),

@@ -16,7 +16,8 @@ pub fn run(options: &ConnectionOptions) -> anyhow::Result<ExitCode> {
     match (options.show.output, options.denied) {
         (Format::Json, _) => output::json(&rows)?,
         (Format::Table, false) => {
-            let header = ["direction", "from", "to", "service", "security", "sent", "received", "age", "identity"];
+            let header =
+                ["direction", "from", "to", "service", "security", "sent", "received", "age", "identity of from"];
             output::table(&header, rows.iter().map(live).collect(), "No live connections.")?;
         }
         (Format::Table, true) => {
@@ -37,8 +38,18 @@ fn touches(row: &ConnectionRow, namespace: &str) -> bool {
     of(&row.source_workload) || of(&row.destination_workload)
 }
 
+/// `NAMESPACE/POD:PORT` of a known workload, else `IP:PORT`. Addresses of both stand in the JSON.
 fn party(workload: Option<&str>, address: &str) -> String {
-    workload.map_or_else(|| address.to_owned(), |name| format!("{name} ({address})"))
+    match (workload, address.rsplit_once(':')) {
+        (Some(name), Some((_, port))) => format!("{name}:{port}"),
+        _ => address.to_owned(),
+    }
+}
+
+/// `cart.shop.svc.cluster.local` as `cart.shop`: short enough for a line, and what people type.
+fn service(row: &ConnectionRow) -> String {
+    let name = row.service.as_deref().unwrap_or_default();
+    name.split_once(".svc.").map_or(name, |(short, _domain)| short).to_owned()
 }
 
 fn live(row: &ConnectionRow) -> Vec<Field> {
@@ -50,12 +61,12 @@ fn live(row: &ConnectionRow) -> Vec<Field> {
         (&*row.direction).into(),
         party(row.source_workload.as_deref(), &row.source).into(),
         party(row.destination_workload.as_deref(), &row.destination).into(),
-        row.service.clone().unwrap_or_default().into(),
+        service(row).into(),
         security,
         output::bytes(row.sent).into(),
         output::bytes(row.received).into(),
         output::duration(row.age_ms).into(),
-        row.source_identity.clone().unwrap_or_default().into(),
+        output::identity(row.source_identity.as_deref().unwrap_or_default()).into(),
     ]
 }
 

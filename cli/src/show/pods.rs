@@ -37,7 +37,7 @@ fn row(pod: &PodRow) -> Vec<Field> {
         mesh,
         ready,
         pod.addresses.join(" ").into(),
-        (&*pod.identity).into(),
+        output::identity(&pod.identity).into(),
         pod.note.clone().unwrap_or_default().into(),
     ]
 }

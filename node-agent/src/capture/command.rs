@@ -28,33 +28,33 @@ pub struct CaptureOptions {
     #[arg(long, env = "WEFT_SOURCE", value_parser = directory, value_name = "dir:PATH")]
     pub source: PathBuf,
     /// Permissions of that socket, octal.
-    #[arg(long, default_value = "660", value_parser = octal)]
+    #[arg(long, default_value = "660", value_parser = octal, value_name = "MODE")]
     pub handover_mode: u32,
     /// User (and owner of the socket) that the proxy half runs as; default: this process's own user.
-    #[arg(long)]
+    #[arg(long, value_name = "UID")]
     pub proxy_uid: Option<u32>,
     /// Lock file of the iptables programs.
-    #[arg(long, default_value = "/run/weft/xtables.lock")]
+    #[arg(long, default_value = "/run/weft/xtables.lock", value_name = "FILE")]
     pub xtables_lock: PathBuf,
     /// Workers to make listeners for until a proxy says how many it has.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_name = "COUNT")]
     pub initial_workers: usize,
-    /// Seconds that plaintext connections of a joining pod may go on (permissive mode).
-    #[arg(long, default_value_t = 600)]
-    pub enrol_deadline: u64,
-    /// Milliseconds that the mesh may take to hear that a pod joins or leaves. Meanwhile a joining pod's plaintext callers
+    /// How long plaintext connections of a joining pod may go on (permissive mode).
+    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub enrol_deadline: Duration,
+    /// How long the mesh may take to hear that a pod joins or leaves. Meanwhile a joining pod's plaintext callers
     /// come in directly, and a leaving pod's calls are still captured.
-    #[arg(long, default_value_t = 2000)]
-    pub settle: u64,
-    /// Seconds that a pod which leaves keeps serving, at least.
-    #[arg(long, default_value_t = 5)]
-    pub release_grace: u64,
-    /// Seconds after which a leaving pod's relayed connections are cut.
-    #[arg(long, default_value_t = 3600)]
-    pub release_deadline: u64,
-    /// Seconds between two audits of a pod.
-    #[arg(long, default_value_t = 10)]
-    pub audit_interval: u64,
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub settle: Duration,
+    /// How long a pod that leaves keeps serving, at least.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub release_grace: Duration,
+    /// After this a leaving pod's relayed connections are cut.
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub release_deadline: Duration,
+    /// Time between two audits of a pod; at least a second.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub audit_interval: Duration,
     /// Take all rules away when told to end. Without it they stay, and pods are closed until the capture half is back.
     #[arg(long)]
     pub release_on_exit: bool,
@@ -71,16 +71,15 @@ impl CaptureOptions {
             owner: self.proxy_uid.filter(|uid| *uid != own).map(|uid| (uid, uid)),
             allowed,
         };
-        let seconds = Duration::from_secs;
         CaptureSettings {
             node: node.to_owned(),
             handover,
             xtables_lock: self.xtables_lock.clone(),
             workers: self.initial_workers.clamp(1, crate::handover::message::MAX_WORKERS),
-            enrol_deadline: seconds(self.enrol_deadline),
-            settle: Duration::from_millis(self.settle),
-            release: ReleasePatience { grace: seconds(self.release_grace), deadline: seconds(self.release_deadline) },
-            audit_interval: seconds(self.audit_interval.max(1)),
+            enrol_deadline: self.enrol_deadline,
+            settle: self.settle,
+            release: ReleasePatience { grace: self.release_grace, deadline: self.release_deadline },
+            audit_interval: self.audit_interval.max(Duration::from_secs(1)),
             release_on_exit: self.release_on_exit,
         }
     }

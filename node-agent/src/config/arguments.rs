@@ -12,7 +12,7 @@ use crate::capture::command::CaptureOptions;
 #[command(
     name = "weft-node-agent",
     version,
-    after_help = "Examples:\n  weft-node-agent capture --node node-a --source dir:/etc/weft/cluster\n  weft-node-agent proxy --node node-a --xds-address 10.0.0.1:15012 --roots /etc/weft/root-cert.pem --token-file /etc/weft/token\n  weft-node-agent run ...       both halves, for bare metal: takes the options of both"
+    after_help = "Examples:\n  weft-node-agent capture --node node-a --source dir:/etc/weft/cluster\n  weft-node-agent proxy --node node-a --xds-address 10.0.0.1:15012 --roots /etc/weft/root-cert.pem --token-file /etc/weft/token\n  weft-node-agent run ...   both halves, for bare metal: takes the options of both"
 )]
 pub struct Arguments {
     /// Which half.
@@ -47,10 +47,10 @@ pub enum Half {
         #[command(flatten)]
         common: CommonOptions,
         /// Options of the capture half.
-        #[command(flatten)]
+        #[command(flatten, next_help_heading = "Capture half")]
         capture: CaptureOptions,
         /// Options of the proxy half.
-        #[command(flatten)]
+        #[command(flatten, next_help_heading = "Proxy half")]
         proxy: Box<ProxyOptions>,
         /// Be this half instead of starting both: how `run` starts its children.
         #[arg(long, hide = true)]
@@ -71,7 +71,7 @@ pub enum OneHalf {
 #[derive(Debug, Clone, Args)]
 pub struct CommonOptions {
     /// Name of this node, as the control plane knows it.
-    #[arg(long, env = "NODE_NAME")]
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node: String,
     /// The Unix socket between the two halves.
     #[arg(long, default_value = "/run/weft/handover.sock", value_name = "PATH")]
