@@ -18,6 +18,9 @@ use crate::shop::Totals;
 /// HBONE's port.
 pub(crate) const HBONE: u16 = 15008;
 
+/// Room for a machine that is too busy for the rate.
+const BUSY: Duration = Duration::from_secs(60);
+
 /// Everything of the demo.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -102,7 +105,7 @@ impl Stage {
     /// It stands still.
     pub(crate) fn trade(&self, seconds: u32) -> Result<()> {
         let (before, goal) = (self.moment()?, u64::from(self.rate * seconds));
-        let deadline = Duration::from_secs(u64::from(seconds) + 20);
+        let deadline = Duration::from_secs(u64::from(seconds)) + BUSY;
         for (shopper, before) in self.shoppers.iter().zip(&before.0) {
             shopper.wait_for(before, goal, deadline)?;
         }

@@ -15,6 +15,9 @@ use crate::demo::stage::{Stage, encrypted};
 /// How long node1 stays without a proxy: long enough that dozens of connections queue up.
 const ABSENT: Duration = Duration::from_millis(1500);
 
+/// Forty echoes take a second; the rest is room for a busy machine.
+const RESUMED: Duration = Duration::from_secs(40);
+
 pub(super) fn act(stage: &mut Stage, show: &Show) -> Result<Vec<Claim>> {
     let plan = LoadPlan {
         target: stage.floor.echo.at(false),
@@ -24,7 +27,7 @@ pub(super) fn act(stage: &mut Stage, show: &Show) -> Result<Vec<Claim>> {
         text: MARKER.to_owned(),
     };
     let load = Load::start(&stage.floor.shopper.netns, plan)?;
-    load.wait_more(20, Duration::from_secs(10))?;
+    load.wait_more(20, RESUMED)?;
     stage.wire.forget();
     let before = stage.moment()?;
 
@@ -36,7 +39,7 @@ pub(super) fn act(stage: &mut Stage, show: &Show) -> Result<Vec<Claim>> {
     stage.mesh()?.agents[0].proxy.restart()?;
     stage.mesh()?.agents[0].proxy.wait_ready()?;
     let absent = load.elapsed().saturating_sub(gone);
-    load.wait_more(40, Duration::from_secs(20))?;
+    load.wait_more(40, RESUMED)?;
     drop(busy);
     stage.trade(2)?;
     let cut = stage.since(&before)?;
