@@ -134,7 +134,8 @@ pub fn run(node: &str, handover: &Path, options: &CaptureOptions, status: Status
             tracing::info!(?missing, "runs without these capabilities; needed in special cases only, or refused below");
         }
         let mut signals = Signals::new()?;
-        let (_source, wanted) = DirectorySource::start(&options.source, &settings.node).await?;
+        let memory = settings.handover.path.with_file_name("last-good");
+        let (_source, wanted) = DirectorySource::start(&options.source, &memory, &settings.node).await?;
         let stop = async { tracing::info!(signal = %signals.next().await, "ending") };
         serve(settings, server, wanted, status, stop).await?;
         Ok(())

@@ -16,21 +16,32 @@ pub struct DirectorySource {
 }
 
 impl DirectorySource {
-    /// Watches `root` for the pods of `node`; gives the first complete list with the receiver.
+    /// Watches `root` for the pods of `node`; gives the first complete list with the receiver. `memory` is a directory of
+    /// its own for the last good versions: a Namespace whose file is broken while this half restarts must not read as
+    /// "nobody is enrolled", which would release its pods.
     ///
     /// # Errors
     /// [`WatchError`], also when nothing is delivered.
-    pub async fn start(root: &Path, node: &str) -> Result<(Self, watch::Receiver<Arc<Vec<PodSpec>>>), WatchError> {
+    pub async fn start(
+        root: &Path,
+        memory: &Path,
+        node: &str,
+    ) -> Result<(Self, watch::Receiver<Arc<Vec<PodSpec>>>), WatchError> {
         let (sender, mut wanted) = watch::channel(Arc::<Vec<PodSpec>>::default());
         let node = node.to_owned();
         let deliver = move |outcome: Arc<Outcome>| {
             for finding in &outcome.findings {
-                tracing::debug!(%finding, "source");
+                // The control plane shows all of them; here those matter that keep an older version in force.
+                if finding.needs_action() {
+                    tracing::warn!(%finding, "source");
+                } else {
+                    tracing::debug!(%finding, "source");
+                }
             }
             // Always marked as changed: the first list may be empty, and must be known to be complete.
             let _nobody_left = sender.send(Arc::new(pods(&outcome.objects, &node)));
         };
-        let watch = Watch::start(root, deliver)?;
+        let watch = Watch::start_remembering(root, memory, deliver)?;
         // The sender lives in the watch's thread: an error here means that it ended, and shows as an ended source later.
         let _ended = wanted.changed().await;
         wanted.mark_changed();

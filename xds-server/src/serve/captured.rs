@@ -118,6 +118,12 @@ impl CapturedStore {
         Ok((Self { path, writer }, reader))
     }
 
+    /// How many pods all nodes claim.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.writer.load().len()
+    }
+
     /// Puts the report of one node in force: first into the file, then for everybody. Does nothing if it says nothing new.
     /// Blocks for the time of an fsync, some milliseconds.
     ///

@@ -37,6 +37,7 @@ impl Reports {
         node_of: impl Fn(&Uid) -> Option<Arc<str>> + Send + Sync + 'static,
         metrics: ServeMetrics,
     ) -> Self {
+        metrics.captured.set(i64::try_from(store.count()).unwrap_or(i64::MAX));
         Self { store: Arc::new(Mutex::new(store)), node_of: Arc::new(node_of), metrics }
     }
 }
@@ -68,6 +69,7 @@ impl NodeService for Reports {
             tracing::error!(%error, "a report cannot be kept");
             Status::unavailable("the control plane cannot keep the report now")
         })?;
+        self.metrics.captured.set(i64::try_from(store.count()).unwrap_or(i64::MAX));
         drop(store);
         self.metrics.reports.inc();
         tracing::debug!(node = %caller.node, pods, refused = refused.len(), version = report.agent_version, "report taken");

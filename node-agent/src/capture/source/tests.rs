@@ -42,7 +42,8 @@ status: {podIPs: [{ip: 10.0.0.2}], phase: Succeeded}
 async fn pods_of_this_node_with_namespace_and_mode_and_changes() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("shop.yaml"), SHOP).unwrap();
-    let (_source, mut wanted) = DirectorySource::start(directory.path(), "one").await.unwrap();
+    let memory = tempfile::tempdir().unwrap();
+    let (_source, mut wanted) = DirectorySource::start(directory.path(), memory.path(), "one").await.unwrap();
     let pods = wanted.borrow_and_update().clone();
     let cart = PodSpec {
         uid: "c1".into(),
@@ -62,4 +63,17 @@ async fn pods_of_this_node_with_namespace_and_mode_and_changes() {
     let changed = tokio::time::timeout(std::time::Duration::from_secs(10), wanted.changed());
     changed.await.unwrap().unwrap();
     assert!(!wanted.borrow()[0].enrolled);
+}
+
+#[tokio::test]
+async fn a_namespace_that_breaks_while_this_half_restarts_releases_nobody() {
+    let (directory, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = directory.path().join("shop.yaml");
+    std::fs::write(&file, SHOP).unwrap();
+    let (first, wanted) = DirectorySource::start(directory.path(), memory.path(), "one").await.unwrap();
+    assert!(wanted.borrow().iter().any(|pod| pod.name == "cart" && pod.enrolled));
+    drop((first, wanted));
+    std::fs::write(&file, SHOP.replace("labels: {weft.dev/mesh", "labels: [weft.dev/mesh")).unwrap();
+    let (_second, wanted) = DirectorySource::start(directory.path(), memory.path(), "one").await.unwrap();
+    assert!(wanted.borrow().iter().any(|pod| pod.name == "cart" && pod.enrolled), "{:?}", wanted.borrow());
 }
