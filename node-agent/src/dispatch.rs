@@ -189,6 +189,11 @@ impl<O: PodObserver> Dispatcher<O> {
 
     fn ask(&mut self, question: SocketQuestion) {
         let SocketQuestion { worker, uid, family, count } = question;
+        // A capture half that has just started does not know the pod yet and would say that it is not there. The worker
+        // asks again when the pod is named.
+        if !self.named.contains(&uid) {
+            return;
+        }
         self.handover.want_sockets(&uid, family, count);
         self.asked.entry((uid, family)).or_default().push_back(worker);
     }

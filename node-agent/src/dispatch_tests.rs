@@ -165,6 +165,18 @@ async fn sockets_go_to_the_worker_that_asked() {
     .await;
 }
 
+#[tokio::test]
+async fn nothing_is_asked_for_a_pod_that_was_not_named_yet() {
+    scene(async |scene| {
+        // As after a restart of the capture half, which would answer that there is no such pod.
+        ask_through(scene.questions.clone(), 0)(&PodUid::from("web"), Family::V4, 4);
+        tokio::task::yield_now().await;
+        scene.pod("web", "web").await;
+        assert_eq!(scene.acknowledged("web").await, None, "the first words are about the pod");
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_leaving_pod_still_relays_is_told_until_it_is_nothing() {
     scene(async |scene| {

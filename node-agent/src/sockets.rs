@@ -123,6 +123,15 @@ impl Sockets {
         });
     }
 
+    /// The capture half has named the pod (again): what was asked before is lost, and whoever waits asks anew.
+    pub fn renew(&self, uid: &PodUid) {
+        let mut stocks = self.stocks.borrow_mut();
+        for (_, stock) in stocks.iter_mut().filter(|((owner, _), _)| owner == uid) {
+            stock.asked = None;
+            stock.arrived.notify_waiters();
+        }
+    }
+
     /// Closes what is left for a pod that is gone.
     pub fn forget(&self, uid: &PodUid) {
         self.stocks.borrow_mut().retain(|(owner, _), _| owner != uid);
@@ -222,6 +231,23 @@ mod tests {
         };
         assert!(tokio::join!(taker, giver).0);
         assert!(asked.borrow().len() >= 3, "{:?}", asked.borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_asks_anew_when_the_capture_half_is_back() {
+        let (sockets, asked, pod) = stock();
+        let begin = tokio::time::Instant::now();
+        let taker = sockets.take(&pod, Family::V4, PATIENCE);
+        let giver = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            sockets.renew(&pod);
+            while asked.borrow().len() < 2 {
+                tokio::task::yield_now().await;
+            }
+            sockets.supply(&pod, Family::V4, some(1));
+        };
+        assert!(tokio::join!(taker, giver).0.is_ok());
+        assert_eq!(begin.elapsed(), Duration::from_millis(100), "not only when the question counts as lost");
     }
 
     #[tokio::test(start_paused = true)]

@@ -188,6 +188,7 @@ impl Worker {
         if let Some(old) = old {
             old.replaced.cancel();
         }
+        self.shard.sockets.renew(&uid);
         self.pods.insert(uid, attendance);
     }
 

@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// A certificate with its key.
+pub use weft_identity::Credentials;
 use weft_identity::signer::{LeafLifetime, RootMaterial, Signer};
-use weft_identity::{Credentials, tls};
+use weft_identity::tls;
 use weft_model::SpiffeId;
 
 use crate::traffic::connect;

@@ -9,8 +9,13 @@ mod ask;
 mod checks;
 mod world;
 
+mod endpoints;
 mod ends;
 mod enrol;
+mod faults;
+mod hostile;
 mod mixed;
 mod policy;
+mod programs;
 mod reach;
+mod show;

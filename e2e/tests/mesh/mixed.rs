@@ -79,8 +79,7 @@ fn strict(world: &mut World, cast: &Cast) -> Result<()> {
     world.cluster.set_namespace_label("shop", STRICT, Some("strict"))?;
     let servers = [cast.near_apps.at(ECHO), cast.far_apps.at(ECHO)];
     for (pod, node) in [(&cast.near, 1), (&cast.far, 2)] {
-        wait::eventually(SOON, "a refusal", || every_way(|v6| refused(&cast.stranger, at(pod, v6, ECHO))))?;
-        world.wait_refused(node, "mtls-required", &at(pod, false, ECHO).to_string())?;
+        every_way(|v6| world.wait_refused(&cast.stranger, at(pod, v6, ECHO), (node, "mtls-required")))?;
     }
     let before = servers.map(|server| server.accepted());
     every_way(|v6| {

@@ -80,7 +80,7 @@ fn policies_decide_who_may_reach_whom() {
             ensure!(found == Outcome::Reset, "{found:?}");
             anyhow::Ok(())
         })?;
-        world.wait_refused(2, "policy-not-allowed", &at(&cast.far, false, ECHO).to_string())?;
+        world.wait_refused(&cast.client, at(&cast.far, false, ECHO), (2, "policy-not-allowed"))?;
         world.remove_policy("default-deny")?;
         pictured(&askers, "#### ####")
     });
@@ -91,7 +91,7 @@ fn policies_decide_who_may_reach_whom() {
             &format!("{FAR}  action: Deny\n  rules: [{{from: [{{serviceAccounts: [shop/other]}}]}}]"),
         )?;
         let result = pictured(&askers, "#... #...");
-        world.wait_refused(2, "policy-denied", &at(&cast.far, false, ECHO).to_string())?;
+        world.wait_refused(&cast.other, at(&cast.far, false, ECHO), (2, "policy-denied"))?;
         world.remove_policy("allow-shop")?;
         world.remove_policy("deny-other")?;
         result

@@ -8,7 +8,7 @@ use weft_testkit::enter_or_skip;
 use weft_testkit::mesh::{PodPlan, ServicePlan};
 use weft_testkit::wait;
 
-use crate::ask::{answers, at, open, refused, seen_as, talk};
+use crate::ask::{answers, at, open, seen_as, talk};
 use crate::checks::Checks;
 use crate::world::{Apps, Cast, ECHO, HBONE, MARKER, PEER, SOON, World};
 
@@ -50,7 +50,7 @@ fn pods_reach_each_other_by_every_address() {
     checks.check("a connection is shown with its identities while it lives", || shown_while_live(&world, &cast));
     checks.check("a service without endpoints refuses at once", || {
         let empty = world.service("nobody")?;
-        wait::eventually(SOON, "the service", || refused_as(&world, &cast, empty.at(false, 80)))
+        world.wait_refused(&cast.client, empty.at(false, 80), (1, "no-healthy-endpoint"))
     });
     checks.check("headless: an endpoint's address on the service's port", || headless(&mut world, &cast));
     checks.check("a targetPort by name", || named_port(&mut world, &cast));
@@ -123,11 +123,6 @@ fn shown_while_live(world: &World, cast: &Cast) -> Result<()> {
         ensure!(found.is_some_and(|row| row.destination_workload.as_deref() == Some("shop/far")), "{node}: {rows:?}");
     }
     Ok(())
-}
-
-fn refused_as(world: &World, cast: &Cast, to: std::net::SocketAddr) -> Result<()> {
-    refused(&cast.client, to)?;
-    world.wait_refused(1, "no-healthy-endpoint", &to.to_string())
 }
 
 fn headless(world: &mut World, cast: &Cast) -> Result<()> {

@@ -6,18 +6,21 @@
 //! | far, other | shop | 2 | when `shop` is enrolled |
 //! | stranger, hermit | outside | 1, 2 | never |
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use weft_model::view::{ConnectionRow, PodRow, PolicyRow};
-use weft_testkit::agents::{self, AGENT_ADMIN, Deployment, Extra, SERVER_ADMIN, SERVER_PORT};
+use weft_testkit::agents::{self, AGENT_ADMIN, Deployment, Extra, SERVER_PORT};
 use weft_testkit::mesh::{Cluster, PodPlan, ServicePlan};
 use weft_testkit::netns::{Lab, Pod};
 use weft_testkit::traffic::{Behaviour, Server};
 use weft_testkit::wait;
 use weft_testkit::wire::{Capture, Report};
+
+use crate::ask::refused;
 
 /// What must never be seen on the wire.
 pub(crate) const MARKER: &str = "4111-MARKER";
@@ -35,6 +38,8 @@ pub(crate) const RESET: u16 = 8084;
 pub(crate) const CLOSE: u16 = 8085;
 /// Nobody listens here.
 pub(crate) const CLOSED: u16 = 8099;
+/// Lines of each log that a failed test shows.
+const LAST_WORDS: usize = 40;
 const PORTS: [u16; 6] = [ECHO, GREET, PEER, COUNT, RESET, CLOSE];
 /// What the server on port GREET says first.
 pub(crate) const GREETING: &str = "220 welcome";
@@ -125,8 +130,11 @@ impl World {
         let mut world = Self::new()?;
         let cast = world.cast()?;
         world.cluster.enrol("shop", true)?;
-        world.start(extra)?;
-        world.wait_in_mesh(&["client", "near", "far", "other"], true)?;
+        // Two seconds by default: enough for callers in a big mesh, too long for every test. `enrol` keeps the default.
+        let mut extra = extra.clone();
+        extra.capture.extend(["--settle", "100"].map(str::to_owned));
+        world.start(&extra)?;
+        world.wait_steady(&["client", "near", "far", "other"])?;
         Ok((world, cast))
     }
 
@@ -161,11 +169,27 @@ impl World {
         serde_json::from_str(&text).with_context(|| format!("{section}: {text}"))
     }
 
-    /// One admin section of the server.
-    pub(crate) fn server<T: DeserializeOwned>(&self, section: &str) -> Result<T> {
-        let address = SocketAddr::from(([127, 0, 0, 1], SERVER_ADMIN));
-        let text = agents::get_ok(self.cluster.lab().control().name(), address, &format!("/debug/{section}"))?;
-        serde_json::from_str(&text).with_context(|| format!("{section}: {text}"))
+    /// What the capture half of `node` says of its pods: name and state.
+    pub(crate) fn capture_states(&self, node: u8) -> Result<Vec<(String, String)>> {
+        let path = self.cluster.lab().directory().join(format!("weft/node{node}/capture-status.json"));
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let value: serde_json::Value = serde_json::from_str(&text)?;
+        let pods = value["pods"].as_object().context("pods")?.values();
+        let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(pods.map(|pod| (word(&pod["name"]), word(&pod["state"]))).collect())
+    }
+
+    /// As [`World::wait_in_mesh`], and until plaintext that comes in is captured, too: a pod that joins in permissive mode
+    /// keeps that way open for two seconds, so that its callers learn first.
+    pub(crate) fn wait_steady(&self, names: &[&str]) -> Result<()> {
+        self.wait_in_mesh(names, true)?;
+        wait::eventually(SOON, &format!("{names:?} wholly captured"), || {
+            let states = [self.capture_states(1)?, self.capture_states(2)?].concat();
+            for name in names {
+                ensure!(states.iter().any(|(known, state)| known == name && state == "captured"), "{states:?}");
+            }
+            anyhow::Ok(())
+        })
     }
 
     /// Waits until every node knows these pods as in the mesh (or not), and their own nodes serve them (or not).
@@ -220,11 +244,16 @@ impl World {
         Ok(rows.into_iter().filter(|row| row.reason.as_deref() == Some(reason)).collect())
     }
 
-    /// Waits until the agent of `node` has refused a connection to `destination` with `reason`.
-    pub(crate) fn wait_refused(&self, node: u8, reason: &str, destination: &str) -> Result<()> {
-        wait::eventually(SOON, &format!("a refusal {reason} of {destination} on node {node}"), || {
+    /// Asks until the connection is refused, and the agent of `node` names `reason` for it.
+    pub(crate) fn wait_refused(&self, pod: &Pod, to: SocketAddr, (node, reason): (u8, &str)) -> Result<()> {
+        wait::eventually(SOON, &format!("a refusal {reason} of {to} on node {node}"), || {
+            refused(pod, to)?;
             let rows = self.refusals(node, reason)?;
-            ensure!(rows.iter().any(|row| row.destination.contains(destination)), "{rows:?}");
+            // At the server the address of a service has become that of an endpoint.
+            let known = rows.iter().any(|row| {
+                row.destination == to.to_string() || row.destination.ends_with(&format!(":{}", to.port() % 8000 + 8000))
+            });
+            ensure!(known, "{rows:?}");
             anyhow::Ok(())
         })
     }
@@ -248,10 +277,19 @@ impl World {
         Ok(report)
     }
 
-    /// The ends of all logs.
+    /// What the programs say of themselves: what the agents refused, and the rest without the access log.
     pub(crate) fn last_words(&self) -> String {
         let Some(mesh) = &self.mesh else { return String::new() };
+        let mut text = String::new();
         let agents = mesh.agents.iter().flat_map(|agent| [&agent.capture, &agent.proxy]);
-        agents.chain([&mesh.server]).map(|daemon| daemon.process().tail()).collect::<Vec<_>>().join("\n")
+        for daemon in agents.chain([&mesh.server]) {
+            let output = daemon.process().output();
+            let lines: Vec<&str> = output.lines().filter(|line| !line.contains("verdict=ok")).collect();
+            let _ = writeln!(text, "--- end of {} ---", daemon.process().log().display());
+            for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+        text
     }
 }
