@@ -12,13 +12,9 @@ use crate::connect::{BAGGAGE, ConnectHead, EncodeError, REASON_HEADER, header_te
 use crate::error::{ConnectionEnd, ResetCode, StreamError};
 use crate::keepalive::Keepalive;
 use crate::payload::Payload;
-use crate::settings::{ConnectionSettings, LATE_FRAMES_FORGIVEN, RESET_STREAMS_REMEMBERED};
+use crate::settings::{ConnectionSettings, LATE_FRAMES_FORGIVEN, MAX_TUNNELS, RESET_STREAMS_REMEMBERED};
 use crate::status::{ConnectionStatus, connection_end};
 use crate::tunnel::Tunnel;
-
-/// Tunnels that one connection carries at most. 100: what stock peers announce, and ztunnel's own cap
-/// (`ambient-wire.md` section 2.3).
-pub const MAX_TUNNELS: usize = 100;
 
 /// A connection that can open tunnels. Clones share it; when all clones and all tunnels are gone it closes in order.
 #[derive(Clone)]

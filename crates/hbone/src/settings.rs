@@ -2,6 +2,13 @@
 
 use crate::keepalive::KeepaliveSettings;
 
+/// Tunnels that one connection carries at most. 100: what stock peers announce, and ztunnel's own cap
+/// (`ambient-wire.md` section 2.3).
+pub const MAX_TUNNELS: usize = 100;
+
+/// See [`ConnectionSettings::stream_window`].
+const STREAM_WINDOW: u32 = 2 << 20;
+
 /// Streams that we reset and whose late frames are still expected, for a second each. 1024 (the library: 50): tunnels of a busy pod are reset
 /// in bursts, and each frame for a stream that is forgotten too early counts against [`LATE_FRAMES_FORGIVEN`].
 pub(crate) const RESET_STREAMS_REMEMBERED: usize = 1024;
@@ -16,8 +23,9 @@ pub struct ConnectionSettings {
     /// Bytes a peer may send on one stream before we release some. 2 MiB: about 16 Gbit/s at 1 ms, 0.5 Gbit/s at 30 ms
     /// round trip; also the most memory that one stream with a stopped reader can hold. (ztunnel: 4 MiB.)
     pub stream_window: u32,
-    /// The same for the connection. 64 MiB, far above `stream_window`: stopped readers eat it, and with 4 of 16 MiB (ztunnel)
-    /// four of them stop every other stream of the connection (`datapath.md` section 5).
+    /// The same for the connection. 200 MiB, as much as [`MAX_TUNNELS`] streams may have: stopped readers eat it, and when
+    /// they have eaten all of it they stop every other stream of the connection (`datapath.md` section 5: four of them with
+    /// ztunnel's 4 of 16 MiB; 32 did with 2 of 64 MiB here). What it bounds is held by streams that do not move, and each of those has its own bound.
     pub connection_window: u32,
     /// Largest DATA frame that we take; fewer, larger frames save work per byte. 256 KiB (ztunnel: 1 MiB): a larger one only
     /// delays the other streams of the connection.
@@ -39,8 +47,8 @@ pub struct ConnectionSettings {
 impl Default for ConnectionSettings {
     fn default() -> Self {
         Self {
-            stream_window: 2 << 20,
-            connection_window: 64 << 20,
+            stream_window: STREAM_WINDOW,
+            connection_window: MAX_TUNNELS as u32 * STREAM_WINDOW,
             max_frame_size: 256 << 10,
             max_send_buffer_size: 1 << 20,
             data_frame_budget: 32 << 20,

@@ -1,6 +1,8 @@
 //! Flow control: one bad stream hurts only itself (`crates.md` trap 1).
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -8,7 +10,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncWriteExt, duplex};
 use weft_hbone::{Buffers, ConnectionSettings, Traffic, relay_tunnel};
 
-use crate::harness::{PIPE, connected, echo, head, ping, start_client, start_client_with, tcp_pair, within};
+use crate::harness::{
+    PIPE, connected, echo, eventually, head, ping, start_client, start_client_with, tcp_pair, within,
+};
 
 /// More than the 32,900 unread 1-byte frames that close a connection with stock settings, and a stock peer's windows.
 const CHATTER: usize = 60_000;
@@ -90,19 +94,30 @@ async fn so_does_a_consumer_that_does_not_read_at_all() {
 
 #[tokio::test]
 async fn stopped_readers_do_not_use_up_the_connection() {
-    let connection = connected(|incoming| async move {
-        if incoming.head.authority.port() != 1 {
-            return echo(incoming).await;
+    /// 40 of 2 MiB: more than a connection window of 64 MiB, which one was too small for.
+    const STOPPED: usize = 40;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let connection = connected(move |incoming| {
+        let count = Arc::clone(&count);
+        async move {
+            if incoming.head.authority.port() != 1 {
+                return echo(incoming).await;
+            }
+            let mut tunnel = incoming.accept(None).unwrap();
+            // Until the window of the stream is used up.
+            let piece = vec![0; 64 << 10];
+            while let Ok(written) = tunnel.write(&piece).await {
+                count.fetch_add(written, Ordering::Relaxed);
+            }
         }
-        let mut tunnel = incoming.accept(None).unwrap();
-        // Until the window of the stream is used up.
-        let _ = tunnel.write_all(&vec![0; 8 << 20]).await;
     })
     .await;
     let mut stopped = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..STOPPED {
         stopped.push(within(connection.open(&to_port(1))).await.unwrap());
     }
+    eventually("every stopped stream full", || sent.load(Ordering::Relaxed) >= STOPPED * (2 << 20)).await;
     let mut good = within(connection.open(&to_port(2))).await.unwrap();
     for _ in 0..50 {
         ping(&mut good, &vec![3; 64 << 10]).await;
