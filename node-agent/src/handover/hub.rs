@@ -68,6 +68,15 @@ struct Session {
     relaying: BTreeMap<PodUid, u64>,
 }
 
+/// A proxy's wish for dial sockets.
+#[derive(Clone, Debug)]
+struct Question {
+    session: SessionId,
+    uid: PodUid,
+    family: Family,
+    count: usize,
+}
+
 /// Pods and conversations.
 #[derive(Debug, Default)]
 pub struct Hub {
@@ -78,6 +87,8 @@ pub struct Hub {
     /// Pods that are being captured since the start; none: not known yet which. A snapshot that did not wait for them
     /// would make a proxy that outlived the capture half drop everything it relays.
     expected: Option<BTreeSet<PodUid>>,
+    /// Questions for sockets of pods that are not made yet, answered when it is known whether they are.
+    waiting: Vec<Question>,
 }
 
 impl Hub {
@@ -94,7 +105,9 @@ impl Hub {
         if let Some(session) = self.sessions.get_mut(&newest).filter(|session| !session.snapshot_sent) {
             session.awaited.extend(pods);
         }
-        self.end_snapshot_if_complete(newest)
+        let mut effects = self.answer_waiting();
+        effects.extend(self.end_snapshot_if_complete(newest));
+        effects
     }
 
     /// How many workers the newest proxy has, if there is one.
@@ -131,6 +144,7 @@ impl Hub {
     /// A proxy went away.
     pub fn disconnected(&mut self, id: SessionId) -> Vec<Effect> {
         self.sessions.remove(&id);
+        self.waiting.retain(|question| question.session != id);
         if self.newest != Some(id) {
             return Vec::new();
         }
@@ -158,11 +172,7 @@ impl Hub {
                 effects
             }
             (Some(_), ToCapture::WantSockets { uid, family, count }) => {
-                if self.pods.contains_key(&uid) {
-                    vec![Effect::MakeSockets(id, uid, family, count)]
-                } else {
-                    vec![send(id, ToProxy::Sockets { uid, family }, Vec::new())]
-                }
+                self.answer(Question { session: id, uid, family, count }).into_iter().collect()
             }
             (Some(_), ToCapture::Relaying { uid, count }) => {
                 session.relaying.insert(uid, count);
@@ -176,13 +186,17 @@ impl Hub {
         let uid = info.uid.clone();
         self.no_longer_expected(&uid);
         self.pods.insert(uid.clone(), Pod { info, offer, releasing: false });
-        self.newest.map(|newest| self.tell(newest, &uid)).unwrap_or_default()
+        let mut effects = self.newest.map(|newest| self.tell(newest, &uid)).unwrap_or_default();
+        effects.extend(self.answer_waiting());
+        effects
     }
 
     /// A pod, or the listeners that were asked for in it, cannot be had now: the proxy does not wait for them.
     pub fn cannot(&mut self, uid: &PodUid) -> Vec<Effect> {
         self.no_longer_expected(uid);
-        self.newest.map(|newest| self.settle(newest, uid)).unwrap_or_default()
+        let mut effects = self.answer_waiting();
+        effects.extend(self.newest.map(|newest| self.settle(newest, uid)).unwrap_or_default());
+        effects
     }
 
     /// Dial sockets that a proxy asked for.
@@ -252,6 +266,24 @@ impl Hub {
         }
         effects.extend(self.settle(id, uid));
         effects
+    }
+
+    /// Sockets, or none for a pod that is not there. Nothing yet while the pod may still come: a capture half that has just
+    /// started knows no pod, while proxies serve them all and ask.
+    fn answer(&mut self, question: Question) -> Option<Effect> {
+        let Question { session, uid, family, count } = question;
+        if self.pods.contains_key(&uid) {
+            return Some(Effect::MakeSockets(session, uid, family, count));
+        }
+        if self.expected.as_ref().is_none_or(|expected| expected.contains(&uid)) {
+            self.waiting.push(Question { session, uid, family, count });
+            return None;
+        }
+        Some(send(session, ToProxy::Sockets { uid, family }, Vec::new()))
+    }
+
+    fn answer_waiting(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.waiting).into_iter().filter_map(|question| self.answer(question)).collect()
     }
 
     fn no_longer_expected(&mut self, uid: &PodUid) {

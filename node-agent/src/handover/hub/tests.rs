@@ -145,3 +145,32 @@ fn a_snapshot_waits_for_the_pods_of_the_start() {
     assert_eq!(hello(&mut hub, 2, 1), ["2 pod a 1"]);
     assert_eq!(words(hub.put(info("c"), offer(1))), ["2 pod c 1", "2 snapshot"]);
 }
+
+/// A capture half that was killed and is back refused the connections of those pods for some milliseconds.
+#[test]
+fn who_asks_before_a_pod_is_made_waits_for_it() {
+    let ask = |hub: &mut Hub, uid: &str| {
+        words(hub.said(1, ToCapture::WantSockets { uid: uid.into(), family: Family::V4, count: 4 }))
+    };
+    let mut hub = Hub::new("one");
+    hello(&mut hub, 1, 1);
+    for uid in ["a", "b", "gone"] {
+        assert!(ask(&mut hub, uid).is_empty(), "nobody knows yet which pods there are");
+    }
+    assert_eq!(words(hub.expect(["a".into(), "b".into()].into())), ["1 sockets gone 0"]);
+    assert!(ask(&mut hub, "a").is_empty());
+    assert_eq!(words(hub.put(info("a"), offer(1))), ["1 pod a 1", "1 dial a 4", "1 dial a 4"]);
+    assert_eq!(words(hub.cannot(&"b".into())), ["1 sockets b 0", "1 snapshot"]);
+    assert_eq!(ask(&mut hub, "b"), ["1 sockets b 0"]);
+    assert_eq!(ask(&mut hub, "a"), ["1 dial a 4"]);
+}
+
+#[test]
+fn a_question_ends_with_its_conversation() {
+    let mut hub = Hub::new("one");
+    hello(&mut hub, 1, 1);
+    hub.said(1, ToCapture::WantSockets { uid: "a".into(), family: Family::V4, count: 4 });
+    hub.disconnected(1);
+    assert!(words(hub.expect(["a".into()].into())).is_empty());
+    assert!(words(hub.put(info("a"), offer(1))).is_empty());
+}
