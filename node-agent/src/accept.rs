@@ -24,6 +24,7 @@ pub struct Ends {
 
 /// Hands every connection of the listener to `take` until one of its ends comes.
 pub async fn accept_all(listener: TcpListener, ends: Ends, take: impl Fn(TcpStream, SocketAddr)) {
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -31,8 +32,18 @@ pub async fn accept_all(listener: TcpListener, ends: Ends, take: impl Fn(TcpStre
             () = ends.retired.cancelled() => return,
         };
         match accepted {
-            Ok((stream, client)) => take(stream, client),
-            Err(error) => rest(&error).await,
+            Ok((stream, client)) => {
+                failing = false;
+                take(stream, client);
+            }
+            Err(error) if concerns_one(&error) => {}
+            Err(error) => {
+                // Once, until it works again: every listener of every pod meets the same, 20 times a second.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "cannot accept connections for the moment");
+                }
+                tokio::time::sleep(REST).await;
+            }
         }
     }
     // Unconstrained: tokio's budget would make a long queue look empty.
@@ -41,11 +52,8 @@ pub async fn accept_all(listener: TcpListener, ends: Ends, take: impl Fn(TcpStre
     }
 }
 
-async fn rest(error: &io::Error) {
-    // These concern one connection that is gone; the next one may be fine.
+/// One connection that is gone; the next one may be fine.
+fn concerns_one(error: &io::Error) -> bool {
     let of_one = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted];
-    if !of_one.contains(&error.kind()) {
-        tracing::warn!(%error, "cannot accept connections for the moment");
-        tokio::time::sleep(REST).await;
-    }
+    of_one.contains(&error.kind())
 }

@@ -59,6 +59,8 @@ pub struct Dispatcher<O> {
     /// Pods that the current conversation has named.
     named: HashSet<PodUid>,
     reported: HashMap<PodUid, u64>,
+    /// Why the capture half is away, as it was logged.
+    away: Option<String>,
     /// Dropped when the capture half has named every pod for the first time.
     first_snapshot: Option<Guard>,
 }
@@ -79,7 +81,7 @@ impl<O: PodObserver> Dispatcher<O> {
         observer: O,
     ) -> Self {
         let (asked, named, reported) = (HashMap::new(), HashSet::new(), HashMap::new());
-        Self { node, workers, handover, served, observer, asked, named, reported, first_snapshot: None }
+        Self { node, workers, handover, served, observer, asked, named, reported, away: None, first_snapshot: None }
     }
 
     /// The program is not ready before the capture half has named every pod once.
@@ -122,6 +124,9 @@ impl<O: PodObserver> Dispatcher<O> {
                 self.handover.ack(&uid, Ok(()));
             }
             Event::SnapshotSent => {
+                if self.away.take().is_some() {
+                    tracing::info!("capture half is there");
+                }
                 self.forget_unnamed();
                 if !self.served.load().is_complete() {
                     self.served.update(Served::completed);
@@ -136,7 +141,11 @@ impl<O: PodObserver> Dispatcher<O> {
             }
             Event::Retire => self.workers.iter().for_each(|worker| send(worker, WorkerCommand::Retire)),
             Event::Disconnected { reason } => {
-                tracing::warn!(reason, "capture half is away; pods are served with what is there");
+                // Said again only when it is news: the client tries every two seconds for as long as it takes.
+                if self.away.as_ref() != Some(&reason) {
+                    tracing::warn!(reason, "capture half is away; pods are served with what is there");
+                }
+                self.away = Some(reason);
                 self.asked.clear();
                 self.named.clear();
             }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     channel::{Channel, ChannelError},
@@ -176,8 +176,13 @@ impl Client {
         loop {
             let end = match channel.take() {
                 Some(channel) => {
-                    pause = RECONNECT.0;
-                    self.converse(channel).await
+                    let begun = Instant::now();
+                    let end = self.converse(channel).await;
+                    // A capture half that hangs up at once (another node's, another version's) is no reason to hurry.
+                    if begun.elapsed() >= RECONNECT.1 {
+                        pause = RECONNECT.0;
+                    }
+                    end
                 }
                 None => match Channel::connect(&self.path) {
                     Ok(connected) => {

@@ -91,6 +91,13 @@ enum Ended {
     ForeignType(String),
 }
 
+/// From this rest on, every attempt that failed is worth a line; the many quick ones before are not, but for the first.
+const WORTH_A_LINE: Duration = Duration::from_secs(1);
+
+fn is_worth_a_warning(failures: u32, rest: Duration) -> bool {
+    failures <= 1 || rest >= WORTH_A_LINE
+}
+
 impl DeltaStream {
     /// A stream that is not open yet, and the reader of its status.
     #[must_use]
@@ -111,7 +118,12 @@ impl DeltaStream {
             let Err(error) = ended;
             let delay = backoff.next_delay(&mut rand::rng());
             let text = error.to_string();
-            tracing::warn!(error = %text, origin = %self.connector.origin(), retry_in = ?delay, "no stream to the control plane");
+            let origin = self.connector.origin();
+            if is_worth_a_warning(backoff.failures(), delay) {
+                tracing::warn!(error = %text, %origin, retry_in = ?delay, "no stream to the control plane");
+            } else {
+                tracing::debug!(error = %text, %origin, retry_in = ?delay, "no stream to the control plane");
+            }
             self.change_status(|status| {
                 status.set_connected(false);
                 status.last_error = Some(text);
