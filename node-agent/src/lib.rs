@@ -19,6 +19,7 @@ pub mod failure;
 pub mod gateway;
 pub mod handover;
 pub mod inbound;
+pub mod limits;
 pub mod node_info;
 pub mod outbound;
 pub mod own;

@@ -135,6 +135,11 @@ impl Worker {
                 _ = progress.tick() => self.shard.connections.report_progress(),
                 () = self.tasks.wait(), if drain.is_some() => break,
                 () = sleep_until(drain.unwrap_or(checked_at)), if drain.is_some() => break,
+                _ = &mut self.pool => {
+                    // It panicked, or somebody drained it: without tunnels this worker would refuse all it is given.
+                    tracing::error!("the pool of tunnels ended by itself; so does this worker");
+                    break;
+                }
             }
         }
         self.end().await;
@@ -258,8 +263,10 @@ impl Worker {
         self.shard.pool.drain();
         let ended = timeout(LAST_REST, async {
             self.tasks.wait().await;
-            // An error is a panic of the driver, which the panic hook has logged.
-            let _ = (&mut self.pool).await;
+            if !self.pool.is_finished() {
+                // An error is a panic of the driver, which the panic hook has logged.
+                let _ = (&mut self.pool).await;
+            }
         });
         if ended.await.is_err() {
             self.pool.abort();

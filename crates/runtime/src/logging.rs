@@ -80,7 +80,8 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let (filter, filters) = reload::Layer::new(parse(filter)?);
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    // A line that cannot be written would otherwise be reported on stderr by a macro that panics when stderr is what fails.
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours).log_internal_errors(false);
     let lines: BoxedLayer = match format {
         Format::Text => Box::new(lines.with_filter(filter)),
         Format::Json => Box::new(lines.json().flatten_event(true).with_filter(filter)),

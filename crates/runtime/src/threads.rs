@@ -100,6 +100,9 @@ impl<T> Worker<T> {
     /// # Errors
     /// [`Panicked`] with the panic's text.
     pub async fn join(&mut self) -> Result<T, Panicked> {
+        if self.outcome.is_terminated() {
+            return Err(self.lost());
+        }
         match (&mut self.outcome).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.lost()),
@@ -166,6 +169,13 @@ mod tests {
         .unwrap();
         assert_eq!(worker.name(), "worker-7");
         assert_eq!(worker.join().await, Ok((Some("worker-7".to_owned()), 42)));
+    }
+
+    #[tokio::test]
+    async fn a_second_join_is_an_error_not_a_panic() {
+        let mut worker = spawn("brief", || async { 1 }).unwrap();
+        assert_eq!(worker.join().await, Ok(1));
+        assert!(worker.join().await.unwrap_err().message.contains("joined before"));
     }
 
     #[test]

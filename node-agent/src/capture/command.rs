@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     handover::server::{BindError, HandoverServer, HandoverSettings},
+    limits,
     pods::roster::ReleasePatience,
 };
 
@@ -124,7 +125,7 @@ pub fn run(node: &str, handover: &Path, options: &CaptureOptions, status: Status
         std::fs::create_dir_all(directory)
             .map_err(|source| CommandError::Directory { path: directory.to_path_buf(), source })?;
     }
-    raise_file_limit();
+    limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before giving up CAP_CHOWN, which the owner of the socket file may need.
@@ -140,16 +141,6 @@ pub fn run(node: &str, handover: &Path, options: &CaptureOptions, status: Status
         serve(settings, server, wanted, status, stop).await?;
         Ok(())
     })
-}
-
-/// Every captured pod holds six descriptors for each worker here, and as many are under way to a proxy.
-fn raise_file_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
 }
 
 fn directory(text: &str) -> Result<PathBuf, String> {

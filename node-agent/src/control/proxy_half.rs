@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::select_all;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
@@ -38,6 +39,7 @@ use crate::config::{CommonOptions, ProxyOptions};
 use crate::dispatch::{Dispatcher, SocketQuestion, ask_through, nobody_served};
 use crate::environment::{Environment, ProxySettings, local_address};
 use crate::handover::{HandoverClient, Hello};
+use crate::limits;
 use crate::node_info::NodeInfo;
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::worker::{Worker, WorkerCommand};
@@ -48,6 +50,7 @@ use crate::worker::{Worker, WorkerCommand};
 /// When it cannot start: an address is taken, the settings contradict each other, a thread cannot be had.
 pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: logging::Handle) -> anyhow::Result<()> {
     weft_identity::tls::install_default_provider();
+    limits::raise_open_files();
     let mut signals = Signals::new()?;
     let registry = Registry::new("weft-node-agent", env!("CARGO_PKG_VERSION"));
     let readiness = Readiness::new();
@@ -74,7 +77,7 @@ pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: lo
 
     let (telemetry, lines) = Telemetry::new();
     registry.register(|registry| registry.register_collector(Box::new(telemetry.clone())));
-    let log = AccessLog::new(lines, options.access_log, std::io::stdout());
+    let log = AccessLog::start(lines, options.access_log, std::io::stdout())?;
     let refusals = log.refusals();
     let writer = tokio::task::spawn_local(log.run());
 
@@ -89,7 +92,7 @@ pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: lo
         original_destination: local_address,
     };
     let (questions, asked) = mpsc::unbounded_channel();
-    let (threads, workers) = start_workers(&environment, &telemetry, &questions, options.worker_count())?;
+    let (mut threads, workers) = start_workers(&environment, &telemetry, &questions, options.worker_count())?;
 
     let sources = Sources {
         node: node.clone(),
@@ -125,7 +128,7 @@ pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: lo
         dispatcher.on_first_snapshot(gate.1).run(events, asked).await;
     });
 
-    let ended = wait_for_the_end(&mut signals, &mut tasks).await;
+    let ended = wait_for_the_end(&mut signals, &mut tasks, &mut threads).await;
     finish(threads, workers, options.drain_deadline).await;
     tasks.shutdown().await;
     drop((telemetry, environment));
@@ -192,8 +195,14 @@ async fn wait_for_mesh(mut status: Reader<StreamStatus>) {
     }
 }
 
-/// A signal ends the program well; a task that ended by itself does not.
-async fn wait_for_the_end(signals: &mut Signals, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+/// A signal ends the program well; a task or worker that ended by itself does not: without its worker, a listener's queue
+/// would only fill, and its clients wait for nobody, until a successor takes it.
+async fn wait_for_the_end(
+    signals: &mut Signals,
+    tasks: &mut JoinSet<()>,
+    threads: &mut [Thread<()>],
+) -> anyhow::Result<()> {
+    let worker = select_all(threads.iter_mut().map(|thread| Box::pin(thread.join())));
     tokio::select! {
         signal = signals.next() => {
             tracing::info!(?signal, "draining");
@@ -202,6 +211,10 @@ async fn wait_for_the_end(signals: &mut Signals, tasks: &mut JoinSet<()>) -> any
         Some(task) = tasks.join_next() => match task {
             Ok(()) => Err(anyhow::anyhow!("a task of the control thread ended")),
             Err(error) => Err(anyhow::anyhow!("a task of the control thread failed: {error}")),
+        },
+        (ended, ..) = worker => match ended {
+            Ok(()) => Err(anyhow::anyhow!("a worker ended")),
+            Err(error) => Err(anyhow::anyhow!("a worker failed: {error}")),
         },
     }
 }
@@ -237,4 +250,25 @@ fn shown_settings(common: &CommonOptions, options: &ProxyOptions) -> BTreeMap<St
         ("roots", plane.roots.display().to_string()),
     ];
     shown.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+    use weft_runtime::signals::Signals;
+    use weft_runtime::threads;
+
+    use super::wait_for_the_end;
+
+    /// Its listeners' queues would fill while the program looks well.
+    #[tokio::test]
+    async fn a_worker_that_fails_ends_the_program() {
+        let lives = threads::spawn("lives", std::future::pending::<()>).unwrap();
+        let fails = threads::spawn("fails", || async { panic!("an invariant is broken") }).unwrap();
+        let mut threads = [lives, fails];
+        let (mut signals, mut tasks) = (Signals::new().unwrap(), JoinSet::new());
+        let ended = wait_for_the_end(&mut signals, &mut tasks, &mut threads);
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(5), ended).await.expect("in time");
+        assert!(ended.unwrap_err().to_string().contains("an invariant is broken"));
+    }
 }

@@ -1,7 +1,7 @@
 //! What the proxy half says of its connections: counters by edge, and one log line each.
 //!
 //! A worker counts in a table of its own and hands finished connections to a bounded queue; the control thread sums the
-//! tables at scrape and writes the lines. So no worker waits for another one, for a scrape or for a slow disk.
+//! tables at scrape, makes the lines, and has them written by a thread of their own. So no worker waits for another one, for a scrape or for a slow disk.
 
 mod access_log;
 mod collector;
@@ -18,4 +18,4 @@ pub use edge::{EdgeKey, Party};
 pub use record::{ConnectionRecord, Direction};
 pub use refusals::{Refusals, row};
 pub use security::Security;
-pub use worker::{Telemetry, WorkerTelemetry};
+pub use worker::{Lines, Telemetry, WorkerTelemetry};

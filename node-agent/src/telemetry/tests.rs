@@ -1,6 +1,8 @@
 //! The counters add up over workers, the labels are Istio's, and a slow writer costs lines, never time.
 
-use std::sync::Arc;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use weft_model::authz::ShadowDenial;
 use weft_model::{PolicyKey, Reason, Service, SpiffeId, Workload};
@@ -80,6 +82,40 @@ fn refusals_carry_their_reason() {
     assert_eq!(value(&page, "weft_shadow_denials_total", "shop/strict"), 1.0);
 }
 
+/// What was written, readable while and after it is.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Sink {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A reader that reads nothing until it is told to, then one that has gone.
+struct Stuck(mpsc::Receiver<()>);
+
+impl Write for Stuck {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        let _ended = self.0.recv();
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn a_line_says_who_and_why() {
     let (telemetry, lines) = Telemetry::new();
@@ -88,15 +124,16 @@ async fn a_line_says_who_and_why() {
     refused.detail = Some("Connection refused (os error 111)".to_owned());
     telemetry.worker().refused(refused);
     drop(telemetry);
-    let mut out = Vec::new();
-    let log = AccessLog::new(lines, LogFormat::Text, &mut out);
+    let out = Sink::default();
+    let log = AccessLog::start(lines, LogFormat::Text, out.clone()).unwrap();
     let refusals = log.refusals();
     log.run().await;
     assert_eq!(refusals.rows()[0].reason.as_deref(), Some("connect-refused"));
-    let line = String::from_utf8(out).unwrap();
-    assert!(
-        line.starts_with("access verdict=refused reason=connect-refused direction=outbound src.addr=10.0.0.1:1000 ")
-    );
+    let line = out.text();
+    let (time, rest) = line.strip_prefix("access time=").unwrap().split_once(' ').unwrap();
+    assert!(time.len() == "2026-01-02T03:04:05.678Z".len() && time.ends_with('Z'), "{time}");
+    assert!(humantime::parse_rfc3339(time).unwrap().elapsed().unwrap() < Duration::from_secs(10), "{time}");
+    assert!(rest.starts_with("verdict=refused reason=connect-refused direction=outbound src.addr=10.0.0.1:1000 "));
     assert!(line.contains(" error=\"Connection refused (os error 111)\" bytes_sent=0 "), "{line}");
     assert_eq!(line.lines().count(), 1);
 }
@@ -106,9 +143,12 @@ async fn json_lines_parse() {
     let (telemetry, lines) = Telemetry::new();
     telemetry.worker().closed(record(Direction::Inbound), 0, 0);
     drop(telemetry);
-    let mut out = Vec::new();
-    AccessLog::new(lines, LogFormat::Json, &mut out).run().await;
-    let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let out = Sink::default();
+    AccessLog::start(lines, LogFormat::Json, out.clone()).unwrap().run().await;
+    let text = out.text();
+    assert!(text.starts_with(r#"{"time":"20"#), "{text}");
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["target"], "access");
     assert_eq!(line["dst.service"], "cart.shop.svc.cluster.local");
     assert_eq!(line["verdict"], "ok");
 }
@@ -123,4 +163,36 @@ fn a_writer_that_is_behind_costs_lines_and_says_so() {
     let dropped =
         page(&telemetry).lines().find(|line| line.starts_with("weft_access_log_dropped_total")).map(str::to_owned);
     assert_eq!(dropped.as_deref(), Some("weft_access_log_dropped_total 808"));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_reader_that_stands_still_or_goes_stops_nobody() {
+    let (telemetry, lines) = Telemetry::new();
+    let (go, wait) = mpsc::channel();
+    let log = AccessLog::start(lines, LogFormat::Text, Stuck(wait)).unwrap();
+    let refusals = log.refusals();
+    let running = tokio::spawn(log.run());
+    let worker = telemetry.worker();
+    for number in 0..40 {
+        for _ in 0..256 {
+            let mut refused = record(Direction::Outbound);
+            refused.reason = Some(Reason::ConnectRefused);
+            refused.detail = Some(format!("batch {number}"));
+            worker.refused(refused);
+        }
+        // This thread makes the lines, too: it never waits for the write.
+        tokio::task::yield_now().await;
+    }
+    let last = tokio::time::timeout(Duration::from_secs(5), async {
+        while refusals.rows().last().and_then(|row| row.detail.clone()).as_deref() != Some("batch 39") {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(last.await.is_ok(), "what was refused is still known");
+    drop(go);
+    drop((worker, telemetry.clone()));
+    let dropped = telemetry.dropped.clone();
+    drop(telemetry);
+    tokio::time::timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
+    assert_eq!(dropped.load(std::sync::atomic::Ordering::Relaxed), 40 * 256, "every line that was not written counts");
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use weft_model::{PolicyKey, Reason};
@@ -45,20 +46,48 @@ impl Table {
     }
 }
 
+/// A connection that ended, for the log. When and how long are the worker's words: the writer may be late.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) record: ConnectionRecord,
+    pub(super) ended: SystemTime,
+    pub(super) lasted: Duration,
+}
+
+/// What the log writer is given: the queue, and where it counts the lines that it could not write.
+#[derive(Debug)]
+pub struct Lines {
+    pub(super) finished: mpsc::Receiver<Finished>,
+    pub(super) dropped: Arc<AtomicU64>,
+}
+
+impl Lines {
+    /// The next connection that ended, for who wants to see them instead of writing lines; `None` when all workers are gone.
+    pub async fn next(&mut self) -> Option<ConnectionRecord> {
+        self.finished.recv().await.map(|finished| finished.record)
+    }
+
+    /// As [`Lines::next`], but `None` also when there is none now.
+    pub fn next_now(&mut self) -> Option<ConnectionRecord> {
+        self.finished.try_recv().ok().map(|finished| finished.record)
+    }
+}
+
 /// The telemetry of the whole agent: makes the workers' parts and sums them.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     tables: Arc<Mutex<Vec<Arc<Mutex<Table>>>>>,
-    log: mpsc::Sender<ConnectionRecord>,
+    log: mpsc::Sender<Finished>,
     pub(super) dropped: Arc<AtomicU64>,
 }
 
 impl Telemetry {
     /// The telemetry, and the queue for the log writer.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<ConnectionRecord>) {
-        let (log, lines) = mpsc::channel(LOG_QUEUE);
-        (Self { tables: Arc::default(), log, dropped: Arc::default() }, lines)
+    pub fn new() -> (Self, Lines) {
+        let (log, finished) = mpsc::channel(LOG_QUEUE);
+        let dropped = Arc::<AtomicU64>::default();
+        (Self { tables: Arc::default(), log, dropped: dropped.clone() }, Lines { finished, dropped })
     }
 
     /// The part of one more worker.
@@ -97,7 +126,7 @@ impl Telemetry {
 #[derive(Debug, Clone)]
 pub struct WorkerTelemetry {
     table: Arc<Mutex<Table>>,
-    log: mpsc::Sender<ConnectionRecord>,
+    log: mpsc::Sender<Finished>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -145,7 +174,8 @@ impl WorkerTelemetry {
     }
 
     fn write(&self, record: ConnectionRecord) {
-        if self.log.try_send(record).is_err() {
+        let lasted = record.opened.elapsed();
+        if self.log.try_send(Finished { record, ended: SystemTime::now(), lasted }).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

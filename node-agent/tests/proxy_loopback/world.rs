@@ -23,7 +23,7 @@ use weft_node_agent::handover::{Family, PodInfo, WorkerListeners};
 use weft_node_agent::node_info::NodeInfo;
 use weft_node_agent::pods::PodUid;
 use weft_node_agent::served::Served;
-use weft_node_agent::telemetry::{ConnectionRecord, Direction, Telemetry};
+use weft_node_agent::telemetry::{ConnectionRecord, Direction, Lines, Telemetry};
 use weft_node_agent::worker::{Worker, WorkerCommand};
 use weft_runtime::shared::{Reader, Writer, channel};
 
@@ -42,7 +42,7 @@ pub(crate) struct World {
     reader: Reader<Mesh>,
     issuer: Arc<Issuer>,
     telemetry: Telemetry,
-    records: mpsc::Receiver<ConnectionRecord>,
+    records: Lines,
     seen: Vec<ConnectionRecord>,
 }
 
@@ -145,7 +145,7 @@ impl World {
                 if let Some(at) = self.seen.iter().position(|record| record.direction == direction) {
                     return self.seen.remove(at);
                 }
-                self.seen.push(self.records.recv().await.expect("the world holds a sender"));
+                self.seen.push(self.records.next().await.expect("the world holds a sender"));
             }
         });
         waited.await.expect("no record")

@@ -19,7 +19,7 @@ use weft_node_agent::node_info::NodeInfo;
 use weft_node_agent::pods::roster::ReleasePatience;
 use weft_node_agent::pods::{PodSpec, PodUid};
 use weft_node_agent::served::{Served, ServedPod};
-use weft_node_agent::telemetry::{ConnectionRecord, Telemetry};
+use weft_node_agent::telemetry::{ConnectionRecord, Lines, Telemetry};
 use weft_node_agent::worker::{Worker, WorkerCommand};
 use weft_runtime::shared::{Reader, Writer, channel};
 use weft_runtime::threads::{self, Worker as Thread};
@@ -38,7 +38,7 @@ pub(crate) struct Cluster {
     reader: Reader<Mesh>,
     issuer: Arc<Issuer>,
     telemetry: Telemetry,
-    records: mpsc::Receiver<ConnectionRecord>,
+    records: Lines,
     agents: Vec<Agent>,
 }
 
@@ -137,7 +137,7 @@ impl Cluster {
     pub(crate) fn record(&mut self, fits: impl Fn(&ConnectionRecord) -> bool) -> ConnectionRecord {
         let mut found = None;
         eventually(|| {
-            while let Ok(record) = self.records.try_recv() {
+            while let Some(record) = self.records.next_now() {
                 if fits(&record) {
                     found = Some(record);
                     return true;
