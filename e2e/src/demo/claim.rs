@@ -37,20 +37,21 @@ pub struct Outcome {
     pub claims: Vec<Claim>,
 }
 
-/// Longest text of a cell; the whole text stands in the lines above the table.
-const CELL: usize = 64;
+/// Longest text of a figure: the table then fits 100 columns. The whole text stands in the lines above it.
+const FIGURE: usize = 28;
 
 /// The table, one row per claim.
 #[must_use]
 pub fn table(outcomes: &[Outcome]) -> String {
-    let mut rows = vec![["step".to_owned(), "claim".to_owned(), "measured".to_owned(), "held".to_owned()]];
+    let mut rows = vec![["step", "held", "claim", "measured"].map(str::to_owned)];
     for (index, outcome) in outcomes.iter().enumerate() {
+        let step = (index + 1).to_string();
         if outcome.claims.is_empty() {
-            rows.push([(index + 1).to_string(), outcome.title.to_owned(), "not reached".to_owned(), "-".to_owned()]);
+            rows.push([step.clone(), "-".to_owned(), outcome.title.to_owned(), "not reached".to_owned()]);
         }
         for claim in &outcome.claims {
             let held = if claim.held { "yes" } else { "NO" };
-            rows.push([(index + 1).to_string(), cell(&claim.text), cell(&claim.figure), held.to_owned()]);
+            rows.push([step.clone(), held.to_owned(), claim.text.clone(), short(&claim.figure)]);
         }
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -67,10 +68,10 @@ pub fn table(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// One line of at most 64 characters.
-fn cell(text: &str) -> String {
+/// The first line, shortened.
+fn short(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    if line.chars().count() <= CELL { line.to_owned() } else { line.chars().take(CELL - 1).chain(['~']).collect() }
+    if line.chars().count() <= FIGURE { line.to_owned() } else { line.chars().take(FIGURE - 1).chain(['~']).collect() }
 }
 
 #[cfg(test)]
@@ -89,12 +90,12 @@ mod tests {
         ]);
         assert_eq!(
             text,
-            "step | claim          | measured    | held\n\
-             -----+----------------+-------------+-----\n\
-             1    | the shop works | 7 purchases | yes\n\
-             2    | only TLS       | a           | NO\n\
-             3    | leave          | not reached | -\n"
+            "step | held | claim          | measured\n\
+             -----+------+----------------+------------\n\
+             1    | yes  | the shop works | 7 purchases\n\
+             2    | NO   | only TLS       | a\n\
+             3    | -    | leave          | not reached\n"
         );
-        assert_eq!(cell(&"x".repeat(99)).chars().count(), CELL);
+        assert_eq!(short(&"x".repeat(99)).chars().count(), FIGURE);
     }
 }

@@ -28,8 +28,9 @@ const NOBODY: &str = "65534";
 const TEST_LIMIT: Duration = Duration::from_secs(240);
 
 /// Prepares the inside, then runs "$@". /run must be ours, because `ip netns` and the xtables lock live there.
-/// Ordinary users often lack the sbin directories in their PATH. "watched": standard input is a pipe from the outer process; when that one dies, this shell ends, and as process 1 of
-/// its namespace it takes all others with it.
+/// Ordinary users often lack the sbin directories in their PATH. "watched": standard input is a pipe from the outer
+/// process; when that one dies, this shell ends, and as process 1 of its namespace it takes all others with it. Otherwise
+/// Ctrl-C is the program's to answer, and its exit code counts.
 const INIT: &str = r#"
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/netns /run/lock && ip link set lo up || exit 125
@@ -41,6 +42,7 @@ if [ "$mode" = watched ]; then
   (read -r _ <&3; kill -TERM $$) >/dev/null 2>&1 &
   wait $main; exit $?
 fi
+trap : INT
 "$@"; exit $?
 "#;
 
