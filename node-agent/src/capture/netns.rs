@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io,
     net::IpAddr,
-    os::unix::fs::MetadataExt,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -18,6 +18,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::{socket::SockaddrStorage, statfs},
 };
+use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -49,6 +50,11 @@ pub enum NetnsError {
         "{0} is the network namespace of the host or of this program, not a pod's (host network is never captured)"
     )]
     Host(PathBuf),
+    /// Nothing to tell the pod's namespace from another pod's by.
+    #[error(
+        "{0} is not entered before the pod has an address: an annotation alone does not prove whose namespace it is"
+    )]
+    Unproven(PathBuf),
     /// Somebody else's namespace: a stale name, or a wrong annotation.
     #[error("{path} holds none of the pod's addresses {addresses:?}: a stale name, or another pod's namespace")]
     WrongPod {
@@ -108,11 +114,16 @@ impl Netns {
     pub fn open(name: &str) -> Result<Self, NetnsError> {
         let path = resolve(name)?;
         let open = |source| NetnsError::Open { path: path.clone(), source };
-        let file = File::open(&path).map_err(open)?;
-        let kind = statfs::fstatfs(&file).map_err(|error| open(error.into()))?.filesystem_type();
+        // The path comes from an annotation. Looked at before it is opened: opening a pipe waits for its writer for ever,
+        // and opening a device may do anything.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let found = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| open(error.into()))?;
+        let kind = statfs::fstatfs(&found).map_err(|error| open(error.into()))?.filesystem_type();
         if kind != statfs::NSFS_MAGIC {
             return Err(NetnsError::NotNetns(path));
         }
+        // The same inode, wherever the path leads by now.
+        let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(open)?;
         let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
         let this = identity(file.metadata().map_err(open)?);
         for host in ["/proc/self/ns/net", "/proc/1/ns/net"] {
@@ -130,15 +141,19 @@ impl Netns {
         self.inode
     }
 
-    /// Starts the thread inside, after verifying that one of `addresses` is there (none given: not checked).
+    /// Starts the thread inside, after verifying that one of `addresses` is there.
     ///
     /// # Errors
-    /// Entering failed, or [`NetnsError::WrongPod`].
+    /// Entering failed, [`NetnsError::WrongPod`], or [`NetnsError::Unproven`] when no address is given: whoever is taken
+    /// for the owner of a namespace gets its traffic and speaks in the owner's name.
     pub async fn start_thread(self, addresses: Vec<IpAddr>) -> Result<NetnsThread, NetnsError> {
         let path = self.path.clone();
+        if addresses.is_empty() {
+            return Err(NetnsError::Unproven(path));
+        }
         let thread = start("pod", &path, move || self.enter())?;
         let found = thread.run(own_addresses).await?;
-        if !addresses.is_empty() && !addresses.iter().any(|address| found.contains(address)) {
+        if !addresses.iter().any(|address| found.contains(address)) {
             return Err(NetnsError::WrongPod { path, addresses });
         }
         Ok(thread)
@@ -236,5 +251,17 @@ mod tests {
         assert!(matches!(Netns::open("/etc/hosts"), Err(NetnsError::NotNetns(_))));
         assert!(matches!(Netns::open("/proc/self/ns/net"), Err(NetnsError::Host(_))));
         assert!(matches!(Netns::open("weft-not-there"), Err(NetnsError::Open { .. })));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_writes_to_stops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (answer, answered) = mpsc::channel();
+        let name = pipe.to_str().unwrap().to_owned();
+        thread::spawn(move || answer.send(Netns::open(&name)).unwrap());
+        let outcome = answered.recv_timeout(std::time::Duration::from_secs(5)).expect("an answer at once");
+        assert!(matches!(outcome, Err(NetnsError::NotNetns(_))));
     }
 }

@@ -353,6 +353,8 @@ impl PodTask {
             (Some(held), _) => Some(&held.thread),
             (None, None) => None,
             (None, Some(name)) => match Netns::open(name) {
+                // Not proven to be the pod's own; looked at again when the pod has an address (`pods::roster`).
+                Ok(_) if self.spec.addresses.is_empty() => None,
                 Ok(netns) => {
                     let thread = netns.start_thread(self.spec.addresses.clone()).await?;
                     return self.clean_in(&thread, false).await;

@@ -100,7 +100,10 @@ fn known_pod(spec: &PodSpec, known: &Present, patience: ReleasePatience) -> Opti
         (true, _) if moved => Some(Action::Restart(spec.clone())),
         (true, Stage::Captured) => changed.then(|| Action::Change(spec.clone())),
         (true, Stage::Releasing { .. }) => Some(Action::Change(spec.clone())),
-        (false, Stage::Clean) => moved.then(|| Action::Clean(spec.clone())),
+        // Without an address its namespace was not entered.
+        (false, Stage::Clean) => {
+            (moved || (changed && known.spec.addresses.is_empty())).then(|| Action::Clean(spec.clone()))
+        }
         (false, Stage::Captured) => Some(Action::BeginRelease(spec.uid.clone())),
         (false, Stage::Releasing { relaying, age }) => {
             let finished = relaying == Some(0) && age >= patience.grace;
@@ -178,6 +181,15 @@ mod tests {
         let present = known.into_iter().map(|known| ("a".into(), known)).collect();
         let actions = plan(&[wanted], &present, ReleasePatience::default());
         assert_eq!(actions, Vec::from_iter(expected));
+    }
+
+    #[test]
+    fn a_pod_that_had_no_address_is_looked_at_again_when_it_has_one() {
+        let before = PodSpec { addresses: Vec::new(), ..plain() };
+        let known = |spec| BTreeMap::from([("a".into(), Present { spec, stage: Stage::Clean })]);
+        let patience = ReleasePatience::default();
+        assert_eq!(plan(&[plain()], &known(before.clone()), patience), [Action::Clean(plain())]);
+        assert_eq!(plan(std::slice::from_ref(&before), &known(before.clone()), patience), []);
     }
 
     #[test]

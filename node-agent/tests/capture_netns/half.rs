@@ -304,3 +304,30 @@ fn a_restart_adopts_damage_is_repaired_and_a_broken_pod_harms_nobody() {
         next.end().await;
     });
 }
+
+#[test]
+fn an_annotation_alone_neither_takes_nor_frees_another_pods_namespace() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let pod = lab.pod(1, "cart").unwrap();
+    let installer = &installers()[0];
+    // Both name the namespace of "cart" and have no address yet by which they could be told from it.
+    let thief = PodSpec { uid: "thief".into(), addresses: Vec::new(), ..spec(&pod) };
+    let sweeper = PodSpec { uid: "sweeper".into(), addresses: Vec::new(), enrolled: false, ..spec(&pod) };
+    run(async {
+        let half = Half::start(&lab, vec![spec(&pod)], false);
+        half.until_state("cart", PodState::Captured).await;
+        let whole = pod.run(|| installer.count(Ipv6::Usable)).unwrap().unwrap();
+        half.wanted.send_replace(Arc::new(vec![spec(&pod), thief, sweeper]));
+        let refused = |pod: &PodStatus| {
+            pod.failures > 1 && pod.error.as_ref().is_some_and(|error| error.contains("before the pod has an address"))
+        };
+        half.until("thief", |pod| pod.is_some_and(refused)).await;
+        assert_eq!(pod.run(|| installer.count(Ipv6::Usable)).unwrap().unwrap(), whole, "still captured");
+        half.until("cart", |pod| pod.is_some_and(|pod| pod.repairs == 0 && pod.error.is_none())).await;
+        let mut proxy = half.proxy(1);
+        let names: Vec<String> = proxy.snapshot().await.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["cart"], "only the owner's identity is offered");
+        half.end().await;
+    });
+}

@@ -148,9 +148,11 @@ fn only_the_pods_own_namespace_is_entered() {
         let wrong = Netns::open(&pod.netns).unwrap().start_thread(vec![other.v4.into()]).await;
         assert!(matches!(wrong, Err(NetnsError::WrongPod { .. })), "{wrong:?}");
         let path = format!("/run/netns/{}", pod.netns);
-        assert!(Netns::open(&path).unwrap().start_thread(Vec::new()).await.is_ok());
+        assert!(Netns::open(&path).unwrap().start_thread(vec![pod.v4.into()]).await.is_ok());
+        let unproven = Netns::open(&pod.netns).unwrap().start_thread(Vec::new()).await;
+        assert!(matches!(unproven, Err(NetnsError::Unproven(_))), "{unproven:?}");
         assert!(matches!(
-            Netns::open("/proc/self/ns/mnt").unwrap().start_thread(Vec::new()).await,
+            Netns::open("/proc/self/ns/mnt").unwrap().start_thread(vec![pod.v4.into()]).await,
             Err(NetnsError::NotNetns(_))
         ));
     });
