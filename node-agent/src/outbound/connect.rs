@@ -140,7 +140,7 @@ async fn tunnel(
 async fn local(shard: &Shard, pod: &Pod, live: &Live, target: &Target) -> Result<TcpStream, NotConnected> {
     let served = shard.environment.served.read(|served| served.serving(&target.workload, target.to.ip()).cloned());
     let destination: ServedPod = served.ok_or_else(|| NotConnected::by_endpoint(Reason::WorkloadGone.into()))?;
-    let client = client_towards(pod, live.record().source, target.to.ip());
+    let client = client_towards(&pod.info().addresses, live.record().source, target.to.ip());
     let caller = Caller { client, arrived_at: target.to.ip(), identity: Some(pod.served.identity.clone()) };
     live.note(|record| record.destination_identity = Some(destination.identity.clone()));
     let mut mirror = live.record().clone();
@@ -156,12 +156,35 @@ async fn local(shard: &Shard, pod: &Pod, live: &Live, target: &Target) -> Result
     })
 }
 
-/// The client's address as the destination can see it: the pod's own of that family, when a service of one family leads to an
-/// endpoint of the other.
-fn client_towards(pod: &Pod, client: SocketAddr, destination: IpAddr) -> SocketAddr {
-    if client.is_ipv6() == destination.is_ipv6() {
+/// The client's address as the destination can see it: the pod's own of the destination's family. The socket's own word
+/// counts only when it is one of the pod's: no network checks the way back here, so an application that may bind any address
+/// (CAP_NET_ADMIN, or `::1`) could choose whom a policy about addresses takes it for.
+fn client_towards(own: &[IpAddr], client: SocketAddr, destination: IpAddr) -> SocketAddr {
+    if own.contains(&client.ip()) && client.is_ipv6() == destination.is_ipv6() {
         return client;
     }
-    let same_family = pod.info().addresses.iter().find(|address| address.is_ipv6() == destination.is_ipv6());
+    let same_family = own.iter().find(|address| address.is_ipv6() == destination.is_ipv6());
     same_family.map_or(client, |address| SocketAddr::new(*address, client.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use rstest::rstest;
+
+    use super::client_towards;
+
+    #[rstest]
+    #[case::its_own("10.0.0.1:40000", "10.0.0.9", "10.0.0.1:40000")]
+    #[case::its_own_of_the_other_family("[fd00::1]:40000", "10.0.0.9", "10.0.0.1:40000")]
+    #[case::its_second("[fd00::1]:40000", "fd00::9", "[fd00::1]:40000")]
+    #[case::a_neighbours("10.0.0.2:40000", "10.0.0.9", "10.0.0.1:40000")]
+    #[case::loopback("127.0.0.1:40000", "10.0.0.9", "10.0.0.1:40000")]
+    #[case::loopback_6("[::1]:40000", "fd00::9", "[fd00::1]:40000")]
+    fn the_destination_sees_an_address_of_the_pod(#[case] said: &str, #[case] destination: &str, #[case] seen: &str) {
+        let own: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let client = client_towards(&own, said.parse().unwrap(), destination.parse().unwrap());
+        assert_eq!(client, seen.parse().unwrap());
+    }
 }
