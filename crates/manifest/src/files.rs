@@ -48,8 +48,11 @@ pub const QUIET: Duration = Duration::from_millis(50);
 /// Larger files are refused: a Kubernetes object has at most 1.5 MiB (etcd's request limit), so this is hundreds of pods
 /// in one List, and a mistake (a disk image, a log) does not fill the memory.
 const FILE_LIMIT: u64 = 64 << 20;
-/// Directories deeper than this are refused; symbolic links may form endless ways.
+/// Directories deeper than this are refused.
 const DEPTH_LIMIT: usize = 32;
+/// Directories of one tree. Thirty that each link twice to the next one are a billion ways, and a walk without end; a node
+/// has thousands of files at most, and those in a few directories.
+const DIRECTORY_LIMIT: usize = 4096;
 
 /// Takes snapshots of one tree and remembers what it read, so that the next one costs one `stat` per unchanged file.
 #[derive(Debug)]
@@ -87,6 +90,9 @@ struct Walk<'a> {
     files: Files,
     settled: bool,
     now: SystemTime,
+    /// The directories on the way to where the walk is, by device and inode.
+    above: Vec<(u64, u64)>,
+    directories: usize,
 }
 
 impl Scanner {
@@ -115,10 +121,12 @@ impl Scanner {
             files: Files::default(),
             settled: true,
             now: SystemTime::now(),
+            above: vec![(metadata.dev(), metadata.ino())],
+            directories: 0,
         };
         if metadata.is_dir() {
             let entries = fs::read_dir(&self.root).map_err(failed)?;
-            walk.directory(&self.root, entries, 0);
+            walk.directory(&self.root, entries);
         } else {
             walk.file(&self.root); // named by the user, whatever its extension
         }
@@ -129,16 +137,16 @@ impl Scanner {
 }
 
 impl Walk<'_> {
-    fn directory(&mut self, path: &Path, entries: fs::ReadDir, depth: usize) {
+    fn directory(&mut self, path: &Path, entries: fs::ReadDir) {
         for entry in entries {
             match entry {
-                Ok(entry) => self.entry(&entry.path(), depth),
+                Ok(entry) => self.entry(&entry.path()),
                 Err(error) => drop(self.files.unreadable.insert(name(path), error.to_string())),
             }
         }
     }
 
-    fn entry(&mut self, path: &Path, depth: usize) {
+    fn entry(&mut self, path: &Path) {
         if is_passing(path) {
             return;
         }
@@ -152,19 +160,32 @@ impl Walk<'_> {
             Err(error) => return drop(self.files.contents.insert(name(path), Err(cannot_read(&error)))),
         };
         if metadata.is_dir() {
-            if depth >= DEPTH_LIMIT {
-                let why = format!("is more than {DEPTH_LIMIT} directories deep; expected no circle of links");
-                self.files.unreadable.insert(name(path), why);
-                return;
-            }
-            match fs::read_dir(path) {
-                Ok(entries) => self.directory(path, entries, depth + 1),
-                Err(error) => drop(self.files.unreadable.insert(name(path), cannot_read(&error))),
-            }
+            self.below(path, (metadata.dev(), metadata.ino()));
         } else if metadata.is_file() && has_extension(path) {
             self.file(path);
         } else {
             self.files.ignored.insert(name(path));
+        }
+    }
+
+    fn below(&mut self, path: &Path, this: (u64, u64)) {
+        let refused = if self.above.contains(&this) {
+            Some("is a directory that it lies in; expected no circle of links".to_owned())
+        } else if self.above.len() > DEPTH_LIMIT {
+            Some(format!("is more than {DEPTH_LIMIT} directories deep"))
+        } else if self.directories >= DIRECTORY_LIMIT {
+            Some(format!("is beyond the first {DIRECTORY_LIMIT} directories; expected fewer, or fewer links to them"))
+        } else {
+            None
+        };
+        match refused.map_or_else(|| fs::read_dir(path).map_err(|error| cannot_read(&error)), Err) {
+            Ok(entries) => {
+                self.directories += 1;
+                self.above.push(this);
+                self.directory(path, entries);
+                self.above.pop();
+            }
+            Err(why) => drop(self.files.unreadable.insert(name(path), why)),
         }
     }
 

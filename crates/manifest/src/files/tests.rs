@@ -25,6 +25,31 @@ fn reads_yaml_in_all_folders_and_says_what_it_left_out() {
     assert!(!files.unreadable.is_empty(), "the circle of links is told");
 }
 
+/// With two links in each directory every step doubles the ways.
+#[test]
+fn links_that_multiply_end_the_walk_and_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let circle = directory.path().join("circle");
+    fs::create_dir(&circle).unwrap();
+    for name in ["a", "b"] {
+        symlink(".", circle.join(name)).unwrap();
+    }
+    fs::write(circle.join("policy.yaml"), "n: 1").unwrap();
+    let chain = directory.path().join("chain");
+    for step in 0..30 {
+        fs::create_dir_all(chain.join(step.to_string())).unwrap();
+        for name in ["a", "b"] {
+            symlink(format!("../{}", step + 1), chain.join(format!("{step}/{name}"))).unwrap();
+        }
+    }
+    let (answer, answered) = std::sync::mpsc::channel();
+    let scan = |root| Scanner::new(root).scan().unwrap().files;
+    std::thread::spawn(move || answer.send([scan(circle), scan(chain)]));
+    let [circle, chain] = answered.recv_timeout(std::time::Duration::from_secs(20)).expect("the walk ends");
+    assert_eq!((circle.contents.len(), circle.unreadable.len()), (1, 2));
+    assert!(chain.unreadable.values().any(|why| why.contains("4096")));
+}
+
 #[test]
 fn a_single_file_may_have_any_name() {
     let directory = tempfile::tempdir().unwrap();

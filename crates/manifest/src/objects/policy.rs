@@ -272,6 +272,11 @@ fn cidr(at: &At<'_>) -> Option<IpNet> {
             at.error(format!("is '{text}', which has bits beyond its prefix; expected {}", range.trunc()));
             None
         }
+        // Connections are compared in IPv4 then, so it would never hold.
+        Some(IpNet::V6(range)) if range.addr().to_ipv4_mapped().is_some() => {
+            at.error(format!("is '{text}', IPv4 written as IPv6; expected it in the form of 10.0.0.0/8"));
+            None
+        }
         Some(range) => Some(range),
         None => {
             at.error(format!("is '{text}'; expected a range such as 10.0.0.0/8, or an address"));

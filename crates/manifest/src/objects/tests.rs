@@ -180,6 +180,7 @@ fn policies(#[case] spec: &str, #[case] expected: &[&str]) {
 #[case::address("cidrs", "'::1'", true)]
 #[case::host_bits("cidrs", "10.1.0.0/8", false)]
 #[case::too_long("cidrs", "10.0.0.0/33", false)]
+#[case::ipv4_as_ipv6("cidrs", "'::ffff:10.0.0.0/104'", false)]
 #[case::account("serviceAccounts", "a/b", true)]
 #[case::account_star("serviceAccounts", "a/*", false)]
 fn values_of_conditions(#[case] field: &str, #[case] value: &str, #[case] good: bool) {
