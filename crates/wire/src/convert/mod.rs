@@ -14,7 +14,7 @@ mod tests;
 mod workload;
 
 pub use error::DecodeError;
-pub use policy::{policy_from_wire, policy_to_wire};
+pub use policy::{policy_from_wire, policy_stand_in, policy_to_wire};
 pub use resource::{Encoded, ResourceType, decode, encode};
 pub use service::{service_from_wire, service_to_wire};
 pub use workload::{workload_from_wire, workload_to_wire};

@@ -66,6 +66,24 @@ pub fn policy_from_wire(message: wire::Authorization) -> Result<Policy, DecodeEr
     Ok(Policy { key: PolicyKey::new(&message.namespace, &message.name), scope, action, mode, groups: groups? })
 }
 
+/// What stands for a policy that cannot be read until one that can be comes: an Allow permits nobody (other Allow
+/// policies still do), anything else denies everybody. None where nothing is needed: a workload that names a policy
+/// which is not there is closed already, and a shadowed one enforces nothing.
+#[must_use]
+pub fn policy_stand_in(message: &wire::Authorization) -> Option<Policy> {
+    let scope = match wire::Scope::try_from(message.scope) {
+        Ok(wire::Scope::Global) => Scope::Global,
+        Ok(wire::Scope::WorkloadSelector) => return None,
+        Ok(wire::Scope::Namespace) | Err(_) => Scope::Namespace,
+    };
+    let (action, groups) = match wire::Action::try_from(message.action) {
+        Ok(wire::Action::Allow) => (Action::Allow, Vec::new()),
+        Ok(wire::Action::Deny) | Err(_) => (Action::Deny, vec![Group { rules: vec![Rule::default()] }]),
+    };
+    let key = PolicyKey::new(&message.namespace, &message.name);
+    (!message.dry_run).then_some(Policy { key, scope, action, mode: Mode::Enforce, groups })
+}
+
 fn match_to_wire(one: &Match) -> wire::Match {
     let texts = |list: &[StringMatch]| list.iter().map(text_to_wire).collect();
     let ranges = |list: &[IpNet]| list.iter().map(range_to_wire).collect();

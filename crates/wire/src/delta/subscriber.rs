@@ -8,16 +8,19 @@
 //! ```
 //!
 //! A resource that cannot be read is refused by name; the last good version of it stays in force **and** stays the
-//! version that the next stream names as held, so that the server sends the new one again, or its removal.
+//! version that the next stream names as held, so that the server sends the new one again, or its removal. A policy that
+//! never had a good version gets a stand-in that fails closed, held with a version that no server has.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use prost::Message;
 use weft_model::{Change, Resource, ResourceKey};
 
 use super::error_detail;
 use super::words::{MORE_TO_COME, WILDCARD};
-use crate::convert::{DecodeError, ResourceType, decode};
+use crate::convert::{DecodeError, ResourceType, decode, policy_stand_in};
 use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as WireResource, Status};
+use crate::proto::istio::security::Authorization;
 
 /// google.rpc.Code INVALID_ARGUMENT: the code of every NACK.
 const INVALID_ARGUMENT: i32 = 3;
@@ -134,6 +137,12 @@ impl Subscriber {
                     changes.push(Change::Upsert(content));
                 }
                 Err(error) => {
+                    if !self.held.contains_key(&name)
+                        && let Some(content) = stand_in(self.kind, &resource)
+                    {
+                        self.held.insert(name.clone(), Held { version: String::new(), key: content.key() });
+                        changes.push(Change::Upsert(content));
+                    }
                     self.rejected.insert(name.clone(), error.to_string());
                     rejected.push(Rejection { name, error });
                 }
@@ -250,6 +259,16 @@ impl Subscriber {
     }
 }
 
+/// What is in force instead of a resource that cannot be read and was not held: a policy that is left out would be open.
+fn stand_in(kind: ResourceType, resource: &WireResource) -> Option<Resource> {
+    if kind != ResourceType::Authorization {
+        return None;
+    }
+    let message = Authorization::decode(resource.resource.as_ref()?.value.clone()).ok()?;
+    let content = Resource::Policy(policy_stand_in(&message)?);
+    (content.key().to_string() == resource.name).then_some(content)
+}
+
 fn read(kind: ResourceType, resource: &WireResource) -> Result<Resource, DecodeError> {
     let packed = resource.resource.as_ref().ok_or(DecodeError::Unset { field: "resource" })?;
     if packed.type_url != kind.url() {
@@ -259,4 +278,73 @@ fn read(kind: ResourceType, resource: &WireResource) -> Result<Resource, DecodeE
     let content = decode(kind, &packed.value)?;
     let key = content.key().to_string();
     if key == resource.name { Ok(content) } else { Err(DecodeError::Name { name: resource.name.clone(), key }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use weft_model::authz::{Connection, evaluate};
+    use weft_model::{Mesh, Workload};
+
+    use super::*;
+    use crate::proto::discovery::Packed;
+    use crate::proto::istio::security::{Address, Group, Match, Rules};
+
+    const KIND: ResourceType = ResourceType::Authorization;
+
+    /// A policy of the namespace "shop" with a range that is none.
+    fn unreadable(action: i32) -> Authorization {
+        let range = Address { address: vec![10, 0, 0], length: 8 };
+        let one = Match { source_ips: vec![range], ..Match::default() };
+        let groups = vec![Group { rules: vec![Rules { matches: vec![one] }] }];
+        Authorization {
+            name: "p".into(),
+            namespace: "shop".into(),
+            scope: 1,
+            action,
+            groups,
+            ..Authorization::default()
+        }
+    }
+
+    fn response(message: &Authorization) -> DeltaDiscoveryResponse {
+        let packed = Packed { type_url: KIND.url().into(), value: message.encode_to_vec().into() };
+        let resource =
+            WireResource { name: "shop/p".into(), version: "1".into(), resource: Some(packed), ..Default::default() };
+        DeltaDiscoveryResponse { resources: vec![resource], nonce: "1".into(), ..Default::default() }
+    }
+
+    fn is_open(mesh: &Mesh, namespace: &str) -> bool {
+        let connection =
+            Connection { identity: None, source: [10, 0, 0, 1].into(), destination: ([10, 0, 0, 2], 80).into() };
+        evaluate(mesh, &Workload::named("c", namespace, "cart"), &connection).enforced.is_ok()
+    }
+
+    #[rstest]
+    #[case::allow(0)]
+    #[case::deny(1)]
+    #[case::an_action_of_next_year(7)]
+    fn a_policy_that_cannot_be_read_closes_its_scope_until_it_can_or_is_gone(#[case] action: i32) {
+        let mut subscriber = Subscriber::new(KIND, Subscription::Everything);
+        let _request = subscriber.open();
+        let received = subscriber.receive(response(&unreadable(action)));
+        assert!(received.reply.error_detail.is_some(), "and the server hears of it");
+        let mesh = Mesh::default().apply(received.changes);
+        assert_eq!((is_open(&mesh, "shop"), is_open(&mesh, "bank")), (false, true));
+        // A new stream asks for it again, and hears when it is gone.
+        assert_eq!(subscriber.open().initial_resource_versions.get("shop/p").map(String::as_str), Some(""));
+        let removed = DeltaDiscoveryResponse { removed_resources: vec!["shop/p".into()], ..Default::default() };
+        assert!(is_open(&mesh.apply(subscriber.receive(removed).changes), "shop"));
+    }
+
+    #[test]
+    fn the_last_good_version_is_no_worse_than_a_stand_in() {
+        let mut subscriber = Subscriber::new(KIND, Subscription::Everything);
+        let _request = subscriber.open();
+        let good = Authorization { groups: vec![], ..unreadable(1) };
+        let mesh = Mesh::default().apply(subscriber.receive(response(&good)).changes);
+        let received = subscriber.receive(response(&unreadable(1)));
+        assert_eq!((received.changes.len(), received.rejected.len()), (0, 1));
+        assert!(is_open(&mesh, "shop"), "a Deny without rules denies nothing");
+    }
 }
