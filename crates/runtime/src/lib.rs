@@ -22,6 +22,7 @@ pub mod drain;
 pub mod failure;
 pub mod logging;
 pub mod metrics;
+pub mod places;
 pub mod readiness;
 pub mod shared;
 pub mod signals;

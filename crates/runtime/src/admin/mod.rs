@@ -14,6 +14,7 @@
 //! Only `/healthz` and `/metrics` are meant for other machines: [`Exposure::Observers`]. The rest belongs on loopback.
 
 mod catalogue;
+mod guarded;
 mod serve;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 use super::catalogue::{ActionError, ActionRequest, Admin};
+use super::guarded::Guarded;
 use crate::drain::Watch;
 use crate::metrics;
 
@@ -68,7 +69,7 @@ impl Admin {
     /// The admin pages should outlive everything they show, so give them a drain of their own and trigger it last.
     pub async fn serve(self, listener: TcpListener, exposure: Exposure, drain: Watch) {
         let (begun, forced) = (drain.observer(), drain.observer());
-        let serving = axum::serve(listener, self.router(exposure)).with_graceful_shutdown(async move {
+        let serving = axum::serve(Guarded::new(listener), self.router(exposure)).with_graceful_shutdown(async move {
             begun.signalled().await;
         });
         // The watch itself is held to the end, so that the drain waits for open requests.
