@@ -14,15 +14,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
+use weft_runtime::places::{Place, Places};
 
 use crate::control::serving::ServingSource;
 
 /// A handshake that takes longer is no agent of ours: one round trip and a millisecond of arithmetic.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Handshakes at once; more wait in the kernel's queue. A node agent opens few connections, and 256 strangers that say
+/// Handshakes at once; more wait in the kernel's queue. A node agent opens few connections, and strangers that say
 /// nothing are gone after the deadline.
-const HANDSHAKES: usize = 256;
+const HANDSHAKES: usize = 1024;
+
+/// Connections at once: 5,000 nodes (Kubernetes' own limit) with three each.
+const CONNECTIONS: usize = 16 * 1024;
+
+/// Connections from one address, a quarter of [`HANDSHAKES`]: enough for the agents of 80 nodes behind one address, and nobody
+/// without a token keeps the others out with silence.
+const PER_ADDRESS: usize = 256;
 
 /// How long to pause after the system refused to accept (out of descriptors): trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -35,6 +43,7 @@ pub struct Incoming {
     listener: TcpListener,
     security: Security,
     handshakes: FuturesUnordered<Handshake>,
+    places: Places,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
@@ -58,7 +67,13 @@ impl Incoming {
     }
 
     fn new(listener: TcpListener, security: Security) -> Self {
-        Self { listener, security, handshakes: FuturesUnordered::new(), pause: None }
+        Self {
+            listener,
+            security,
+            handshakes: FuturesUnordered::new(),
+            places: Places::new(CONNECTIONS, PER_ADDRESS),
+            pause: None,
+        }
     }
 
     /// Takes new connections while there is room; the listener has the waker when it returns with room left.
@@ -73,11 +88,15 @@ impl Incoming {
             match self.listener.poll_accept(context) {
                 Poll::Pending => return,
                 Poll::Ready(Ok((stream, peer))) => {
+                    let Some(place) = self.places.take(peer.ip()) else {
+                        tracing::debug!(%peer, "a connection too many is closed");
+                        continue;
+                    };
                     let config = match &mut self.security {
                         Security::Tls(source) => Some(source.config()),
                         Security::Plaintext => None,
                     };
-                    self.handshakes.push(Box::pin(handshake(stream, peer, config)));
+                    self.handshakes.push(Box::pin(handshake(stream, peer, config, place)));
                 }
                 Poll::Ready(Err(error)) => {
                     tracing::warn!(%error, "cannot accept a connection; trying again");
@@ -88,14 +107,19 @@ impl Incoming {
     }
 }
 
-async fn handshake(stream: TcpStream, peer: SocketAddr, config: Option<Arc<ServerConfig>>) -> Option<ServerConnection> {
+async fn handshake(
+    stream: TcpStream,
+    peer: SocketAddr,
+    config: Option<Arc<ServerConfig>>,
+    place: Place,
+) -> Option<ServerConnection> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "connection is gone already");
         return None;
     }
-    let Some(config) = config else { return Some(ServerConnection::Plain(stream)) };
+    let Some(config) = config else { return Some(ServerConnection::Plain(stream, place)) };
     match tokio::time::timeout(HANDSHAKE_DEADLINE, TlsAcceptor::from(config).accept(stream)).await {
-        Ok(Ok(stream)) => Some(ServerConnection::Tls(Box::new(stream))),
+        Ok(Ok(stream)) => Some(ServerConnection::Tls(Box::new(stream), place)),
         Ok(Err(error)) => {
             tracing::info!(%peer, %error, reason = weft_model::Reason::TlsFailed.code(), "TLS handshake failed");
             None
@@ -133,9 +157,9 @@ impl std::fmt::Debug for Incoming {
 #[derive(Debug)]
 pub enum ServerConnection {
     /// Unprotected, by the user's wish.
-    Plain(TcpStream),
+    Plain(TcpStream, Place),
     /// TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<TcpStream>>, Place),
 }
 
 impl Connected for ServerConnection {
@@ -143,8 +167,8 @@ impl Connected for ServerConnection {
 
     fn connect_info(&self) -> TcpConnectInfo {
         match self {
-            Self::Plain(stream) => stream.connect_info(),
-            Self::Tls(stream) => stream.get_ref().0.connect_info(),
+            Self::Plain(stream, _) => stream.connect_info(),
+            Self::Tls(stream, _) => stream.get_ref().0.connect_info(),
         }
     }
 }
@@ -152,8 +176,8 @@ impl Connected for ServerConnection {
 impl AsyncRead for ServerConnection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Plain(stream, _) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream, _) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -161,22 +185,52 @@ impl AsyncRead for ServerConnection {
 impl AsyncWrite for ServerConnection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Plain(stream, _) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Plain(stream, _) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream, _) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Plain(stream, _) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, StreamExt};
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_address_holds_only_its_share() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut incoming = Incoming::plaintext(listener);
+        let (mut clients, mut held) = (Vec::new(), Vec::new());
+        for _ in 0..PER_ADDRESS {
+            clients.push(TcpStream::connect(address).await.unwrap());
+            held.push(incoming.next().await.unwrap().unwrap());
+        }
+        let mut one_more = TcpStream::connect(address).await.unwrap();
+        let closed = async { one_more.read(&mut [0]).await.unwrap_or_default() };
+        tokio::select! {
+            _ = incoming.next() => panic!("let in"),
+            read = closed => assert_eq!(read, 0),
+        }
+        held.clear();
+        let _next = TcpStream::connect(address).await.unwrap();
+        assert!(incoming.next().await.unwrap().is_ok());
+        assert!(incoming.next().now_or_never().is_none());
     }
 }
