@@ -36,6 +36,10 @@ const RESPONSE_QUEUE: usize = 4;
 /// Types that we do not have and a client may ask for before it is taken for broken.
 const FOREIGN_TYPES: usize = 16;
 
+/// Names that a stream may ask for by type; an agent that asks by name asks for what its own pods talk to. Each is kept as
+/// long as the stream.
+const NAMES_PER_TYPE: usize = 100_000;
+
 /// What the service needs.
 #[derive(Debug, Clone)]
 pub struct AdsSettings {
@@ -114,21 +118,33 @@ impl StreamTask {
     }
 
     async fn serve(&mut self, requests: &mut Streaming<DeltaDiscoveryRequest>) -> Result<(), Status> {
-        let first = tokio::time::timeout(FIRST_REQUEST, requests.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no request in the first 10 s of the stream"))??;
-        let Some(first) = first else { return Ok(()) };
-        let client = check_node(&self.caller, first.node.as_ref())?;
-        let Some(mut entry) = self.settings.nodes.open(&self.caller.node, client.clone(), self.from.clone()) else {
+        // Before anything is read: a request may be large, and how many are read at once must be bounded, too.
+        let entered = self.settings.nodes.open(&self.caller.node, String::new(), self.from.clone());
+        let Some(mut entry) = entered else {
             return Err(refuse(Reason::Overloaded, "the node has too many streams already"));
         };
-        tracing::info!(node = %self.caller.node, client, from = self.from, "a node opened a stream");
-        self.settings.metrics.streams.inc();
-        let ended = self.converse(first, requests, &entry).await;
-        self.settings.metrics.streams.dec();
+        let ended = self.begin(requests, &entry).await;
         entry.set_end(match &ended {
             Ok(()) => "closed by the node".to_owned(),
             Err(status) => format!("{:?}: {}", status.code(), status.message()),
         });
+        ended
+    }
+
+    async fn begin(
+        &mut self,
+        requests: &mut Streaming<DeltaDiscoveryRequest>,
+        entry: &OpenStream,
+    ) -> Result<(), Status> {
+        let first = tokio::time::timeout(FIRST_REQUEST, requests.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no request in the first 10 s of the stream"))??;
+        let Some(first) = first else { return Ok(()) };
+        let client = check_node(&self.caller, first.node.as_ref())?;
+        tracing::info!(node = %self.caller.node, client, from = self.from, "a node opened a stream");
+        entry.name(client);
+        self.settings.metrics.streams.inc();
+        let ended = self.converse(first, requests, entry).await;
+        self.settings.metrics.streams.dec();
         ended
     }
 
@@ -183,7 +199,12 @@ impl StreamTask {
                 }
             }
         }
-        entry.note(kind, session.status());
+        let status = session.status();
+        let names = status.names;
+        entry.note(kind, status);
+        if names > NAMES_PER_TYPE {
+            return Err(Status::invalid_argument(format!("at most {NAMES_PER_TYPE} names; subscribe to everything")));
+        }
         Ok(())
     }
 

@@ -104,6 +104,15 @@ impl OpenStream {
         }
     }
 
+    /// What the client calls itself, once it has said so.
+    pub(super) fn name(&self, client: String) {
+        let mut table = self.nodes.lock();
+        let streams = table.nodes.get_mut(&self.node).map(|node| &mut node.streams);
+        if let Some(view) = streams.into_iter().flatten().find(|view| view.stream == self.stream) {
+            view.client = client;
+        }
+    }
+
     /// What to write down as the end of the stream when this is dropped.
     pub(super) fn set_end(&mut self, end: String) {
         self.end = end;
