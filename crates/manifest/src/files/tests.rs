@@ -44,8 +44,8 @@ fn links_that_multiply_end_the_walk_and_are_told() {
     }
     let (answer, answered) = std::sync::mpsc::channel();
     let scan = |root| Scanner::new(root).scan().unwrap().files;
-    std::thread::spawn(move || answer.send([scan(circle), scan(chain)]));
-    let [circle, chain] = answered.recv_timeout(std::time::Duration::from_secs(20)).expect("the walk ends");
+    std::thread::spawn(move || answer.send(Box::new([scan(circle), scan(chain)])));
+    let [circle, chain] = *answered.recv_timeout(std::time::Duration::from_secs(20)).expect("the walk ends");
     assert_eq!((circle.contents.len(), circle.unreadable.len()), (1, 2));
     assert!(chain.unreadable.values().any(|why| why.contains("4096")));
 }
