@@ -20,7 +20,7 @@ fn namespaces_and_pods_join_and_leave() {
     enter_or_skip!();
     let mut world = World::new().unwrap();
     let cast = world.cast().unwrap();
-    world.start(&Extra::words("", "--release-grace 0", "")).unwrap();
+    world.start(&Extra::words("", "--release-grace 0s", "")).unwrap();
     let pods = [&cast.client, &cast.near, &cast.far, &cast.other, &cast.stranger];
     let before = pods.map(|pod| state(pod).unwrap());
     let mut checks = Checks::default();

@@ -56,7 +56,7 @@ fn json<T: serde::de::DeserializeOwned>(world: &World, of: Of, words: &[&str]) -
 fn the_command_shows_what_runs() {
     enter_or_skip!();
     let (world, cast) = World::enrolled(&Extra::default()).unwrap();
-    let identity = "spiffe://cluster.local/ns/shop/sa/client";
+    let identity = "cluster.local/ns/shop/sa/client";
     world
         .apply_policy("only-client", &format!("{NEAR}\n  rules: [{{from: [{{serviceAccounts: [shop/client]}}]}}]"))
         .unwrap();

@@ -132,7 +132,7 @@ impl World {
         world.cluster.enrol("shop", true)?;
         // Two seconds by default: enough for callers in a big mesh, too long for every test. `enrol` keeps the default.
         let mut extra = extra.clone();
-        extra.capture.extend(["--settle", "100"].map(str::to_owned));
+        extra.capture.extend(["--settle", "100ms"].map(str::to_owned));
         world.start(&extra)?;
         world.wait_steady(&["client", "near", "far", "other"])?;
         Ok((world, cast))

@@ -27,6 +27,20 @@ pub struct Proxied {
     pub proxy: Daemon,
 }
 
+impl Proxied {
+    /// Waits until the proxy half is ready, which it is only with its other half.
+    ///
+    /// # Errors
+    /// As [`Daemon::wait_ready`]; with the words of a capture half that has ended.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let capture = self.capture.process_mut();
+        self.proxy.wait_ready().map_err(|error| match capture.ended() {
+            Some(status) => error.context(format!("the capture half ended with {status}\n{}", capture.tail())),
+            None => error,
+        })
+    }
+}
+
 /// Words added to the command lines.
 #[derive(Clone, Debug, Default)]
 pub struct Extra {
@@ -99,7 +113,7 @@ impl Deployment {
             agents.push(start_agent(cluster, &base, node, extra)?);
         }
         for agent in &mut agents {
-            agent.proxy.wait_ready()?;
+            agent.wait_ready()?;
         }
         Ok(Self { server, agents })
     }
