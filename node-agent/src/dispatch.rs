@@ -13,9 +13,9 @@ use weft_runtime::shared::{Reader, Writer, channel};
 use crate::handover::{Event, Family, HandoverHandle, PodInfo, WorkerListeners};
 use crate::node_info::NodeInfo;
 use crate::pods::PodUid;
-use crate::served::{Served, ServedPod};
-use crate::sockets::Ask;
-use crate::worker::WorkerCommand;
+use crate::worker::run::WorkerCommand;
+use crate::worker::served::{Served, ServedPod};
+use crate::worker::sockets::Ask;
 
 /// How often a leaving pod's count is looked at: the capture half waits for 0, and half a second more does not matter.
 const COUNT_EVERY: Duration = Duration::from_millis(500);

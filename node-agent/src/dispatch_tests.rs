@@ -17,8 +17,8 @@ use super::dispatch::{Dispatcher, PodObserver, SocketQuestion, ask_through, nobo
 use crate::handover::{Channel, Family, HandoverClient, Hello, ListenerRole, ListenerTag, PodInfo, ToCapture, ToProxy};
 use crate::node_info::NodeInfo;
 use crate::pods::PodUid;
-use crate::served::{Served, ServedPod};
-use crate::worker::WorkerCommand;
+use crate::worker::run::WorkerCommand;
+use crate::worker::served::{Served, ServedPod};
 
 const SOON: Duration = Duration::from_secs(5);
 

@@ -8,9 +8,9 @@ use weft_hbone::{ConnectionSettings, PoolSettings};
 use weft_model::Mesh;
 use weft_runtime::shared::Reader;
 
-use crate::credentials::CredentialSource;
 use crate::node_info::NodeInfo;
-use crate::served::Served;
+use crate::worker::credentials::CredentialSource;
+use crate::worker::served::Served;
 
 /// Numbers of the data path.
 #[derive(Debug, Clone)]

@@ -3,33 +3,21 @@
 //! Two halves, joined by [`handover`]: [`capture`] holds privileges and meets no network; the proxy half meets the
 //! network and holds none. `docs/architecture.md` draws both ways through.
 
-pub mod accept;
-pub mod address;
 pub mod capture;
 pub mod config;
-pub mod connections;
 pub mod control;
-pub mod credentials;
-pub mod describe;
 pub mod dispatch;
 #[cfg(test)]
 mod dispatch_tests;
 pub mod environment;
-pub mod failure;
-pub mod gateway;
 pub mod handover;
 pub mod inbound;
 pub mod limits;
 pub mod node_info;
 pub mod outbound;
-pub mod own;
 pub mod pods;
 pub mod ports;
 pub mod privileges;
-pub mod served;
-pub mod shard;
-pub mod sockets;
 pub mod supervise;
 pub mod telemetry;
-pub mod tunnels;
 pub mod worker;

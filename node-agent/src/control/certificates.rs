@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use weft_identity::{Credentials, Priority, Store};
 use weft_model::SpiffeId;
 
-use crate::credentials::{Awaited, CredentialSource, CredentialsError};
 use crate::dispatch::PodObserver;
-use crate::served::ServedPod;
+use crate::worker::credentials::{Awaited, CredentialSource, CredentialsError};
+use crate::worker::served::ServedPod;
 
 /// The certificate store as the rest of the proxy half sees it.
 #[derive(Debug, Clone)]

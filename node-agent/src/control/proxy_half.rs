@@ -42,7 +42,7 @@ use crate::handover::{HandoverClient, Hello};
 use crate::limits;
 use crate::node_info::NodeInfo;
 use crate::telemetry::{AccessLog, Telemetry};
-use crate::worker::{Worker, WorkerCommand};
+use crate::worker::run::{Worker, WorkerCommand};
 
 /// Runs the proxy half until a signal comes, then drains it.
 ///

@@ -10,7 +10,7 @@ use weft_wire::delta::StreamStatus;
 use weft_wire::report::{Report, Reported, Reporter};
 
 use crate::node_info::NodeInfo;
-use crate::served::Served;
+use crate::worker::served::Served;
 
 /// Pauses after a report that did not arrive. Until it does, new pods are spoken to in plaintext (permissive) or not at
 /// all (strict), so the first ones are short.

@@ -15,9 +15,9 @@ use weft_wire::convert::ResourceType;
 use weft_wire::delta::{StreamStatus, TypeStatus};
 
 use crate::node_info::NodeInfo;
-use crate::served::Served;
 use crate::telemetry::Refusals;
-use crate::worker::WorkerCommand;
+use crate::worker::run::WorkerCommand;
+use crate::worker::served::Served;
 
 /// What the sections read.
 #[derive(Clone)]

@@ -18,9 +18,9 @@ use weft_model::service::{Service, ServiceKey};
 use weft_model::spiffe::SpiffeId;
 use weft_model::workload::{GatewayAddress, Workload};
 
-use crate::address::canonical;
-use crate::gateway::is_gateway;
 use crate::ports::is_reserved;
+use crate::worker::address::canonical;
+use crate::worker::gateway::is_gateway;
 
 /// Who comes, and to which address of the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]

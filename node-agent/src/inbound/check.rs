@@ -6,9 +6,9 @@ use tokio::time::{Instant, timeout_at};
 use weft_model::{Mesh, Reason, Workload};
 
 use super::admit::{Admission, Denied};
-use crate::connections::Live;
-use crate::failure::Failure;
-use crate::shard::Shard;
+use crate::worker::connections::Live;
+use crate::worker::failure::Failure;
+use crate::worker::shard::Shard;
 
 /// Checks a connection to `workload`, and waits for a policy that it names and that is still on its way. The connection is
 /// re-checked from then on until it ends.

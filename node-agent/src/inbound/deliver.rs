@@ -16,10 +16,10 @@ use weft_model::Reason;
 
 use super::admit::Admission;
 use super::proxy_header;
-use crate::failure::Failure;
 use crate::pods::PodUid;
-use crate::shard::Shard;
-use crate::sockets::{family_of, tune};
+use crate::worker::failure::Failure;
+use crate::worker::shard::Shard;
+use crate::worker::sockets::{family_of, tune};
 
 /// Ports that are tried before the kernel chooses. With half of the range in use, four miss one time in 16.
 const EXPLICIT_PORTS: usize = 4;

@@ -10,12 +10,12 @@ use weft_model::NetworkAddress;
 use super::admit::admit_plaintext;
 use super::check::check;
 use super::deliver::deliver;
-use crate::address::canonical;
-use crate::connections::Live;
-use crate::failure::Failure;
-use crate::shard::{Pod, Shard};
-use crate::sockets::tune;
 use crate::telemetry::{ConnectionRecord, Direction};
+use crate::worker::address::canonical;
+use crate::worker::connections::Live;
+use crate::worker::failure::Failure;
+use crate::worker::shard::{Pod, Shard};
+use crate::worker::sockets::tune;
 
 /// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
 pub async fn serve_plaintext(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {

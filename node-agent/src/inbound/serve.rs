@@ -18,14 +18,14 @@ use weft_model::{NetworkAddress, Reason, Workload};
 use super::admit::{Caller, admit_tunnel};
 use super::check::check;
 use super::deliver::deliver;
-use crate::address::canonical;
-use crate::connections::Live;
-use crate::describe::baggage_of;
-use crate::failure::Failure;
-use crate::own::own_workload;
-use crate::shard::{Pod, Shard};
-use crate::sockets::tune;
 use crate::telemetry::{ConnectionRecord, Direction, Security};
+use crate::worker::address::canonical;
+use crate::worker::connections::Live;
+use crate::worker::describe::baggage_of;
+use crate::worker::failure::Failure;
+use crate::worker::own::own_workload;
+use crate::worker::shard::{Pod, Shard};
+use crate::worker::sockets::tune;
 
 /// How long the peer gets to read the last GOAWAY of a connection that must end now.
 const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);

@@ -10,15 +10,15 @@ use weft_model::workload::Workload;
 use weft_model::{Reason, Service};
 
 use super::decide::{Decision, Target, TunnelPlan};
-use crate::connections::Live;
-use crate::describe::{baggage_of, forwarded_of};
-use crate::failure::Failure;
 use crate::inbound::{Caller, admit_local, check, deliver};
-use crate::served::ServedPod;
-use crate::shard::{Pod, Shard};
-use crate::sockets::{family_of, tune};
 use crate::telemetry::{Direction, Security};
-use crate::tunnels::{TunnelKey, concerns_endpoint, reason_of_pool};
+use crate::worker::connections::Live;
+use crate::worker::describe::{baggage_of, forwarded_of};
+use crate::worker::failure::Failure;
+use crate::worker::served::ServedPod;
+use crate::worker::shard::{Pod, Shard};
+use crate::worker::sockets::{family_of, tune};
+use crate::worker::tunnels::{TunnelKey, concerns_endpoint, reason_of_pool};
 
 /// The far end of a captured connection.
 pub(super) enum Peer {

@@ -19,9 +19,9 @@ use weft_model::service::{BalanceMode, Service};
 use weft_model::spiffe::SpiffeId;
 use weft_model::workload::{GatewayAddress, HBONE_PORT, Health, TunnelProtocol, Uid, Workload};
 
-use crate::address::canonical;
-use crate::gateway::{Gateway, find_gateway, is_gateway};
 use crate::ports::is_reserved;
+use crate::worker::address::canonical;
+use crate::worker::gateway::{Gateway, find_gateway, is_gateway};
 
 /// What is asked: one captured connection.
 #[derive(Debug, Clone, Copy)]

@@ -12,12 +12,12 @@ use weft_model::workload::{Uid, Workload};
 
 use super::connect::{NotConnected, Peer, connect};
 use super::decide::{Decision, Question, Surroundings, decide};
-use crate::address::canonical;
-use crate::connections::{Live, Outstanding};
-use crate::failure::Failure;
-use crate::shard::{Pod, Shard};
-use crate::sockets::tune;
 use crate::telemetry::{ConnectionRecord, Direction};
+use crate::worker::address::canonical;
+use crate::worker::connections::{Live, Outstanding};
+use crate::worker::failure::Failure;
+use crate::worker::shard::{Pod, Shard};
+use crate::worker::sockets::tune;
 
 /// Endpoints that are tried for one connection. With one of ten dead, three miss one time in a thousand; more would only
 /// make a client wait that has better things to do.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use weft_identity::Credentials;
 use weft_identity::signer::{LeafLifetime, RootMaterial, Signer};
 use weft_model::SpiffeId;
-use weft_node_agent::credentials::{Awaited, CredentialSource, CredentialsError};
+use weft_node_agent::worker::credentials::{Awaited, CredentialSource, CredentialsError};
 
 /// See the [module](self).
 pub(crate) struct Issuer {

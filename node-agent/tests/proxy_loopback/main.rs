@@ -22,9 +22,9 @@ use weft_model::workload::TunnelProtocol;
 use weft_model::{Reason, SpiffeId};
 use weft_node_agent::handover::WorkerListeners;
 use weft_node_agent::pods::PodUid;
-use weft_node_agent::shard::SOURCE_PORTS;
 use weft_node_agent::telemetry::{Direction, Security};
-use weft_node_agent::worker::WorkerCommand;
+use weft_node_agent::worker::run::WorkerCommand;
+use weft_node_agent::worker::shard::SOURCE_PORTS;
 
 use world::{APP_PORT, Agent, SERVICE_PORT, World, app, call, listener, soon};
 

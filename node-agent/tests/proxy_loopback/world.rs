@@ -17,14 +17,14 @@ use weft_model::change::{Change, Resource};
 use weft_model::service::{AppProtocol, Service, ServiceAddress, ServiceKey, ServicePort};
 use weft_model::workload::{TunnelProtocol, Workload};
 use weft_model::{Mesh, Reason, SpiffeId};
-use weft_node_agent::credentials::CredentialSource;
 use weft_node_agent::environment::{Environment, OriginalDestination, ProxySettings, local_address};
 use weft_node_agent::handover::{Family, PodInfo, WorkerListeners};
 use weft_node_agent::node_info::NodeInfo;
 use weft_node_agent::pods::PodUid;
-use weft_node_agent::served::Served;
 use weft_node_agent::telemetry::{ConnectionRecord, Direction, Lines, Telemetry};
-use weft_node_agent::worker::{Worker, WorkerCommand};
+use weft_node_agent::worker::credentials::CredentialSource;
+use weft_node_agent::worker::run::{Worker, WorkerCommand};
+use weft_node_agent::worker::served::Served;
 use weft_runtime::shared::{Reader, Writer, channel};
 
 use crate::issuer::Issuer;

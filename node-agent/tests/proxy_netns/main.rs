@@ -13,8 +13,8 @@ use weft_model::Reason;
 use weft_model::authz::{Action, Group, Match, Mode, Policy, PolicyKey, Rule, Scope, StringMatch};
 use weft_model::change::Resource;
 use weft_model::workload::TunnelProtocol;
-use weft_node_agent::shard::SOURCE_PORTS;
 use weft_node_agent::telemetry::{Direction, Security};
+use weft_node_agent::worker::shard::SOURCE_PORTS;
 use weft_testkit::enter_or_skip;
 use weft_testkit::netns::{Lab, Pod};
 

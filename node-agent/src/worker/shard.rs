@@ -9,15 +9,15 @@ use tokio_util::sync::CancellationToken;
 use weft_hbone::{Buffers, Pool, PoolDriver};
 use weft_model::{Mesh, Reason, Workload};
 
-use crate::connections::Connections;
-use crate::credentials::TlsConfigs;
 use crate::environment::Environment;
 use crate::handover::PodInfo;
-use crate::own::own_workload;
-use crate::served::ServedPod;
-use crate::sockets::{Ask, Sockets};
 use crate::telemetry::WorkerTelemetry;
-use crate::tunnels::{TunnelDialError, TunnelDialer, TunnelKey};
+use crate::worker::connections::Connections;
+use crate::worker::credentials::TlsConfigs;
+use crate::worker::own::own_workload;
+use crate::worker::served::ServedPod;
+use crate::worker::sockets::{Ask, Sockets};
+use crate::worker::tunnels::{TunnelDialError, TunnelDialer, TunnelKey};
 
 /// Ports that dials to applications come from, besides the client's address: outside the range that clients use
 /// themselves (`capture.md` section 5).

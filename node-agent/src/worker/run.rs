@@ -20,16 +20,16 @@ use tokio_util::task::TaskTracker;
 use weft_model::Reason;
 use weft_model::view::ConnectionRow;
 
-use crate::accept::{Ends, accept_all};
 use crate::environment::Environment;
 use crate::handover::{Family, WorkerListeners};
 use crate::inbound::{serve_plaintext, serve_tunnels};
 use crate::outbound::serve_outbound;
 use crate::pods::PodUid;
-use crate::served::ServedPod;
-use crate::shard::{Pod, Shard};
-use crate::sockets::Ask;
 use crate::telemetry::WorkerTelemetry;
+use crate::worker::accept::{Ends, accept_all};
+use crate::worker::served::ServedPod;
+use crate::worker::shard::{Pod, Shard};
+use crate::worker::sockets::Ask;
 
 /// How often telemetry learns what long connections carry: one third of the usual 15 s between two scrapes.
 const PROGRESS: Duration = Duration::from_secs(5);

@@ -12,10 +12,10 @@ use tokio::time::{Instant, timeout};
 use weft_hbone::{Dial, DialFailure, OpenError, PoolError, StreamError};
 use weft_model::{Reason, SpiffeId};
 
-use crate::credentials::TlsConfigs;
 use crate::environment::ProxySettings;
 use crate::pods::PodUid;
-use crate::sockets::{Sockets, family_of, tune};
+use crate::worker::credentials::TlsConfigs;
+use crate::worker::sockets::{Sockets, family_of, tune};
 
 /// What two tunnels must have in common to share a connection. The pod is part of it because the connection lives in that
 /// pod's namespace and carries its address.

@@ -1,0 +1,28 @@
+//! The data path's home: one worker thread, what its tasks share, and how connections are accepted, kept and ended.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`run`] | the worker: obeys the control thread, accepts, re-checks, drains |
+//! | [`shard`] | what one worker owns: everything else here, for its tasks |
+//! | [`accept`] | the accept loop of one listener |
+//! | [`connections`] | the table of live connections |
+//! | [`sockets`] | dial sockets from inside the pods, and the options of every socket |
+//! | [`credentials`], [`tunnels`] | TLS configurations; how the pool gets its encrypted connections |
+//! | [`served`], [`own`], [`gateway`], [`address`] | a pod as it is served; who it is in the mesh |
+//! | [`failure`], [`describe`] | a refusal and its reason; words for baggage |
+//!
+//! The two directions, [`crate::outbound`] and [`crate::inbound`], stand on it.
+
+pub mod accept;
+pub mod address;
+pub mod connections;
+pub mod credentials;
+pub mod describe;
+pub mod failure;
+pub mod gateway;
+pub mod own;
+pub mod run;
+pub mod served;
+pub mod shard;
+pub mod sockets;
+pub mod tunnels;
