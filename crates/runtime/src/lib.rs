@@ -12,12 +12,14 @@
 //! | [`metrics`] | the registry (the metrics themselves live beside the code they count) |
 //! | [`logging`] | log lines as text or JSON, the filter changeable while running |
 //! | [`failure`] | the last words of a program that could not go on |
+//! | [`budget`] | bytes that many tasks hold together, bounded |
 //! | [`backoff`] | how long to wait before trying again |
 //! | [`threads`] | named OS threads, each with its own single-threaded runtime |
 //! | [`signals`] | SIGTERM and SIGINT as a value |
 
 pub mod admin;
 pub mod backoff;
+pub mod budget;
 pub mod drain;
 pub mod failure;
 pub mod logging;
