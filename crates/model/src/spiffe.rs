@@ -10,12 +10,17 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// One workload identity. Two pods with the same service account share it.
+///
+/// Copied several times for each connection (pool key, policy check, record), so a copy is one pointer and one count.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct SpiffeId {
-    trust_domain: Arc<str>,
-    namespace: Arc<str>,
-    service_account: Arc<str>,
+pub struct SpiffeId(Arc<Parts>);
+
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Parts {
+    trust_domain: Box<str>,
+    namespace: Box<str>,
+    service_account: Box<str>,
 }
 
 /// Why a text is not an identity.
@@ -54,35 +59,35 @@ impl SpiffeId {
         check("trust domain", trust_domain, TRUST_DOMAIN_LIMIT, "a-z 0-9 . _ -", lower)?;
         check("namespace", namespace, NAME_LIMIT, "a-z A-Z 0-9 . _ -", segment)?;
         check("service account", service_account, NAME_LIMIT, "a-z A-Z 0-9 . _ -", segment)?;
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             trust_domain: trust_domain.into(),
             namespace: namespace.into(),
             service_account: service_account.into(),
-        })
+        })))
     }
 
     /// The trust domain, for example `cluster.local`.
     #[must_use]
     pub fn trust_domain(&self) -> &str {
-        &self.trust_domain
+        &self.0.trust_domain
     }
 
     /// The Kubernetes namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.0.namespace
     }
 
     /// The Kubernetes service account.
     #[must_use]
     pub fn service_account(&self) -> &str {
-        &self.service_account
+        &self.0.service_account
     }
 
     /// The identity without `spiffe://`: the form that policies compare (`istio.security.Authorization` principals).
     #[must_use]
     pub fn principal(&self) -> String {
-        format!("{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
+        format!("{}/ns/{}/sa/{}", self.0.trust_domain, self.0.namespace, self.0.service_account)
     }
 }
 
@@ -116,7 +121,7 @@ impl FromStr for SpiffeId {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
+        write!(f, "spiffe://{}/ns/{}/sa/{}", self.0.trust_domain, self.0.namespace, self.0.service_account)
     }
 }
 

@@ -18,7 +18,7 @@ use weft_model::{NetworkAddress, Reason, Workload};
 use super::admit::{Caller, admit_tunnel};
 use super::check::check;
 use super::deliver::deliver;
-use crate::telemetry::{ConnectionRecord, Direction, Security};
+use crate::telemetry::{ConnectionRecord, Direction, HboneTarget, Security};
 use crate::worker::address::canonical;
 use crate::worker::connections::Live;
 use crate::worker::describe::baggage_of;
@@ -70,7 +70,7 @@ fn refuse_connection(shard: &Shard, pod: &Pod, client: SocketAddr, arrived_at: S
     record.destination_workload = shard.mesh(|mesh| own_workload(mesh, &shard.environment.node, pod.info()).cloned());
     record.destination_identity = Some(pod.served.identity.clone());
     record.reason = Some(failure.reason);
-    record.detail = failure.detail;
+    record.detail = failure.detail.map(String::into_boxed_str);
     shard.telemetry.refused(record);
 }
 
@@ -120,7 +120,7 @@ async fn serve_tunnel(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, ca
     let mut record = ConnectionRecord::new(Direction::Inbound, caller.client, asked);
     record.security = Security::MutualTls;
     record.source_identity.clone_from(&caller.identity);
-    record.hbone_target = Some(incoming.head.authority.to_string());
+    record.hbone_target = Some(HboneTarget { authority: incoming.head.authority.clone(), via: None });
     let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.relaying);
     let head = incoming.head.clone();
     let connected = tokio::select! {

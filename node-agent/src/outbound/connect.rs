@@ -11,7 +11,7 @@ use weft_model::{Reason, Service};
 
 use super::decide::{Decision, Target, TunnelPlan};
 use crate::inbound::{Caller, admit_local, check, deliver};
-use crate::telemetry::{Direction, Security};
+use crate::telemetry::{Direction, HboneTarget, Security};
 use crate::worker::connections::Live;
 use crate::worker::describe::{baggage_of, forwarded_of};
 use crate::worker::failure::Failure;
@@ -80,7 +80,8 @@ fn note(live: &Live, decision: &Decision) {
             Decision::Passthrough { .. } | Decision::Plain(_) | Decision::Refuse(_) => Security::Plaintext,
         };
         if let Decision::Tunnel(plan) = decision {
-            record.hbone_target = Some(format!("{} via {}", Authority::from(plan.authority), plan.next_hop.0));
+            let (authority, via) = (Authority::from(plan.authority), Some(plan.next_hop.0));
+            record.hbone_target = Some(HboneTarget { authority, via });
         }
     });
 }

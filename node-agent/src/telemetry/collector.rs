@@ -2,7 +2,6 @@
 //! that its dashboards work unchanged, and Weft's own for what Istio has no word for. Listed in `docs/metrics.md`.
 
 use std::fmt::Error;
-use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -12,11 +11,11 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 
 use super::edge::{EdgeKey, Party};
 use super::record::Direction;
-use super::worker::{EdgeCounts, Table, Telemetry};
+use super::worker::{EdgeTotal, Telemetry, Total};
 
 type Labels = Vec<(&'static str, String)>;
 /// Name, help, and which of an edge's counts it is.
-type EdgeMetric = (&'static str, &'static str, fn(&EdgeCounts) -> u64);
+type EdgeMetric = (&'static str, &'static str, fn(&EdgeTotal) -> u64);
 
 /// Without `_total`: the encoder adds it.
 const EDGE_METRICS: [EdgeMetric; 5] = [
@@ -44,7 +43,7 @@ impl Collector for Telemetry {
             (vec![("policy", policy.to_string()), ("reason", reason.code().to_owned())], *count)
         });
         counters(&mut encoder, "weft_shadow_denials", "Connections that a policy in shadow mode would refuse", shadow)?;
-        let dropped = self.dropped.load(Ordering::Relaxed);
+        let dropped = self.dropped();
         let help = "Access-log lines dropped because the writer fell behind";
         let kind = <ConstCounter<u64> as TypedMetric>::TYPE;
         ConstCounter::new(dropped).encode(encoder.encode_descriptor("weft_access_log_dropped", help, None, kind)?)
@@ -64,7 +63,7 @@ fn counters(
     Ok(())
 }
 
-fn open_sockets(encoder: &mut DescriptorEncoder<'_>, total: &Table) -> Result<(), Error> {
+fn open_sockets(encoder: &mut DescriptorEncoder<'_>, total: &Total) -> Result<(), Error> {
     let mut metric = encoder.encode_descriptor("istio_tcp_sockets_open", "Connections now", None, MetricType::Gauge)?;
     for direction in [Direction::Outbound, Direction::Inbound] {
         let edges = total.edges.iter().filter(|(key, _)| key.direction == direction);

@@ -1,9 +1,11 @@
 //! One connection as telemetry sees it, filled in while it is decided and set up.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use weft_hbone::Authority;
 use weft_model::authz::ShadowDenial;
 use weft_model::{PolicyKey, Reason, Service, SpiffeId, Workload};
 
@@ -38,7 +40,26 @@ impl Direction {
     }
 }
 
-/// Everything that log and metrics say of a connection.
+/// What is asked of the tunnel's far end. Becomes text only when its line is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HboneTarget {
+    /// The authority inside the tunnel.
+    pub authority: Authority,
+    /// Where the tunnel itself goes; known to the client's side only.
+    pub via: Option<SocketAddr>,
+}
+
+impl fmt::Display for HboneTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.via {
+            Some(via) => write!(f, "{} via {via}", self.authority),
+            None => write!(f, "{}", self.authority),
+        }
+    }
+}
+
+/// Everything that log and metrics say of a connection. Every open connection holds one, so what is rarely there is boxed
+/// and everything else is a shared pointer or a number.
 #[derive(Debug, Clone)]
 pub struct ConnectionRecord {
     /// Point of view.
@@ -49,8 +70,8 @@ pub struct ConnectionRecord {
     pub source: SocketAddr,
     /// Where the client wanted to go (outbound) or where it was delivered (inbound).
     pub destination: SocketAddr,
-    /// The authority inside the tunnel, if there is a tunnel.
-    pub hbone_target: Option<String>,
+    /// What is asked of the far end, if there is a tunnel.
+    pub hbone_target: Option<HboneTarget>,
     /// The client's workload, if known.
     pub source_workload: Option<Arc<Workload>>,
     /// The client's proved identity.
@@ -72,18 +93,29 @@ pub struct ConnectionRecord {
     /// The policy that permitted or denied.
     pub policy: Option<PolicyKey>,
     /// What a policy in shadow mode would have done.
-    pub shadow: Option<ShadowDenial>,
+    pub shadow: Option<Box<ShadowDenial>>,
     /// The error's own words.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
 }
 
 impl ConnectionRecord {
     /// A connection of which nothing but the addresses is known yet.
     #[must_use]
     pub fn new(direction: Direction, source: SocketAddr, destination: SocketAddr) -> Self {
+        Self::blank(direction, Instant::now(), source, destination)
+    }
+
+    /// Moves everything out; the addresses and the time stay as well.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let blank = Self::blank(self.direction, self.opened, self.source, self.destination);
+        std::mem::replace(self, blank)
+    }
+
+    fn blank(direction: Direction, opened: Instant, source: SocketAddr, destination: SocketAddr) -> Self {
         Self {
             direction,
-            opened: Instant::now(),
+            opened,
             source,
             destination,
             hbone_target: None,

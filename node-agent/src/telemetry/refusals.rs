@@ -61,6 +61,6 @@ pub fn row(record: &ConnectionRecord) -> ConnectionRow {
         age_ms: milliseconds(record.opened),
         policy: record.policy.as_ref().map(ToString::to_string),
         reason: record.reason.map(|reason| reason.code().to_owned()),
-        detail: record.detail.clone(),
+        detail: record.detail.as_deref().map(str::to_owned),
     }
 }

@@ -23,10 +23,10 @@ fn record(direction: Direction) -> ConnectionRecord {
 
 fn one_connection(worker: &WorkerTelemetry) {
     let mut live = record(Direction::Outbound);
-    worker.opened(&live);
-    worker.progress(&live, 10, 100);
+    let edge = worker.opened(&live);
+    worker.progress(&edge, 10, 100);
     (live.sent, live.received) = (15, 150);
-    worker.closed(live, 5, 50);
+    worker.closed(&edge, live, 5, 50);
 }
 
 fn page(telemetry: &Telemetry) -> String {
@@ -73,9 +73,10 @@ fn refusals_carry_their_reason() {
     refused.reason = Some(Reason::PolicyNotAllowed);
     worker.refused(refused);
     let mut shadowed = record(Direction::Inbound);
-    shadowed.shadow = Some(ShadowDenial { policy: PolicyKey::new("shop", "strict"), reason: Reason::PolicyDenied });
-    worker.opened(&shadowed);
-    worker.closed(shadowed, 0, 0);
+    let denial = ShadowDenial { policy: PolicyKey::new("shop", "strict"), reason: Reason::PolicyDenied };
+    shadowed.shadow = Some(Box::new(denial));
+    let edge = worker.opened(&shadowed);
+    worker.closed(&edge, shadowed, 0, 0);
     let page = page(&telemetry);
     assert_eq!(value(&page, "weft_refusals_total", "policy-not-allowed"), 1.0);
     assert_eq!(value(&page, "istio_tcp_connections_failed_total", "response_flags=\"DENY\""), 1.0);
@@ -121,7 +122,7 @@ async fn a_line_says_who_and_why() {
     let (telemetry, lines) = Telemetry::new();
     let mut refused = record(Direction::Outbound);
     refused.reason = Some(Reason::ConnectRefused);
-    refused.detail = Some("Connection refused (os error 111)".to_owned());
+    refused.detail = Some("Connection refused (os error 111)".into());
     telemetry.worker().refused(refused);
     drop(telemetry);
     let out = Sink::default();
@@ -141,8 +142,10 @@ async fn a_line_says_who_and_why() {
 #[tokio::test]
 async fn json_lines_parse() {
     let (telemetry, lines) = Telemetry::new();
-    telemetry.worker().closed(record(Direction::Inbound), 0, 0);
-    drop(telemetry);
+    let (worker, live) = (telemetry.worker(), record(Direction::Inbound));
+    let edge = worker.opened(&live);
+    worker.closed(&edge, live, 0, 0);
+    drop((worker, telemetry));
     let out = Sink::default();
     AccessLog::start(lines, LogFormat::Json, out.clone()).unwrap().run().await;
     let text = out.text();
@@ -177,7 +180,7 @@ async fn a_reader_that_stands_still_or_goes_stops_nobody() {
         for _ in 0..256 {
             let mut refused = record(Direction::Outbound);
             refused.reason = Some(Reason::ConnectRefused);
-            refused.detail = Some(format!("batch {number}"));
+            refused.detail = Some(format!("batch {number}").into());
             worker.refused(refused);
         }
         // This thread makes the lines, too: it never waits for the write.
@@ -190,9 +193,12 @@ async fn a_reader_that_stands_still_or_goes_stops_nobody() {
     });
     assert!(last.await.is_ok(), "what was refused is still known");
     drop(go);
-    drop((worker, telemetry.clone()));
-    let dropped = telemetry.dropped.clone();
-    drop(telemetry);
+    let written_or_lost = tokio::time::timeout(Duration::from_secs(5), async {
+        while telemetry.dropped() < 40 * 256 {
+            tokio::task::yield_now().await;
+        }
+    });
+    written_or_lost.await.expect("every line that was not written counts");
+    drop((worker, telemetry));
     tokio::time::timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
-    assert_eq!(dropped.load(std::sync::atomic::Ordering::Relaxed), 40 * 256, "every line that was not written counts");
 }

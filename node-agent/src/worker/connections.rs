@@ -5,14 +5,15 @@
 //! policy change can fall between the check and the table: either the check saw the new policy, or the
 //! re-check finds the connection.
 
-use std::cell::{Cell, Ref, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use weft_hbone::{RelayEnd, RelayOutcome, Side, Traffic};
 use weft_model::authz::{Connection, PolicyKey, ShadowDenial, evaluate};
@@ -21,34 +22,79 @@ use weft_model::workload::{Uid, Workload};
 use weft_model::{Mesh, Reason};
 
 use crate::pods::PodUid;
-use crate::telemetry::{ConnectionRecord, Direction, WorkerTelemetry, row};
+use crate::telemetry::{ConnectionRecord, Direction, Edge, WorkerTelemetry, row};
 
 /// All live connections of one worker.
 pub struct Connections {
-    live: RefCell<BTreeMap<u64, Entry>>,
-    next: Cell<u64>,
+    live: RefCell<Table>,
     outstanding: Rc<RefCell<HashMap<Uid, u32>>>,
     telemetry: WorkerTelemetry,
 }
 
-struct Entry {
-    shared: Rc<Shared>,
-    cut: Option<oneshot::Sender<Reason>>,
+/// Places that an empty table keeps; what a burst needed is given back.
+const KEPT: usize = 1024;
+
+/// The connections by number. Numbers are used again, the latest first.
+#[derive(Default)]
+struct Table {
+    entries: Vec<Option<Rc<Shared>>>,
+    free: Vec<usize>,
 }
 
-/// What the connection's task and the table both see.
+impl Table {
+    fn insert(&mut self, shared: Rc<Shared>) -> usize {
+        if let Some(id) = self.free.pop() {
+            self.entries[id] = Some(shared);
+            return id;
+        }
+        self.entries.push(Some(shared));
+        self.entries.len() - 1
+    }
+
+    fn remove(&mut self, id: usize) {
+        self.entries[id] = None;
+        self.free.push(id);
+        if self.free.len() == self.entries.len() && self.free.len() > KEPT {
+            *self = Self::default();
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Rc<Shared>> {
+        self.entries.iter().flatten()
+    }
+
+    fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+}
+
+/// A pod that a connection counts for.
+type Owner = (PodUid, Arc<AtomicU64>);
+
+/// What the connection's task and the table both see. One of these is a connection's share of the table: what only some
+/// connections have is boxed.
 struct Shared {
     record: RefCell<ConnectionRecord>,
     traffic: Traffic,
     /// The application is the client's end of the relay (outbound), or the server's (tunnels that came in).
     client_first: Cell<bool>,
-    opened: Cell<bool>,
+    /// Where telemetry counts it, once it is opened.
+    edge: OnceCell<Arc<Edge>>,
     /// Bytes (sent, received) that telemetry was told of.
     told: Cell<(u64, u64)>,
-    /// The server's point of view of a same-node connection, which has no second agent to tell it.
-    mirror: RefCell<Option<ConnectionRecord>>,
-    check: RefCell<Option<Check>>,
-    pods: RefCell<Vec<(PodUid, Arc<AtomicU64>)>>,
+    mirror: RefCell<Option<Box<Mirror>>>,
+    check: RefCell<Option<Box<Check>>>,
+    pod: Owner,
+    other_pod: RefCell<Option<Owner>>,
+    cut: Cell<Option<Reason>>,
+    /// The task that waits to be cut.
+    waiting: Cell<Option<Waker>>,
+}
+
+/// The server's point of view of a same-node connection, which has no second agent to tell it.
+struct Mirror {
+    record: ConnectionRecord,
+    edge: OnceCell<Arc<Edge>>,
 }
 
 struct Check {
@@ -87,30 +133,30 @@ impl Connections {
     /// An empty table.
     #[must_use]
     pub fn new(telemetry: WorkerTelemetry) -> Rc<Self> {
-        Rc::new(Self { live: RefCell::default(), next: Cell::new(0), outstanding: Rc::default(), telemetry })
+        Rc::new(Self { live: RefCell::default(), outstanding: Rc::default(), telemetry })
     }
 
     /// Enters a connection of a pod. Call it before anything is decided.
     #[must_use]
     pub fn register(self: &Rc<Self>, record: ConnectionRecord, pod: &PodUid, relaying: &Arc<AtomicU64>) -> (Live, Cut) {
-        let id = self.next.get();
-        self.next.set(id + 1);
+        relaying.fetch_add(1, Ordering::Relaxed);
         let client_first = record.direction == Direction::Outbound;
         let shared = Rc::new(Shared {
             record: RefCell::new(record),
             traffic: Traffic::default(),
             client_first: Cell::new(client_first),
-            opened: Cell::new(false),
+            edge: OnceCell::new(),
             told: Cell::new((0, 0)),
             mirror: RefCell::default(),
             check: RefCell::default(),
-            pods: RefCell::default(),
+            pod: (pod.clone(), relaying.clone()),
+            other_pod: RefCell::default(),
+            cut: Cell::default(),
+            waiting: Cell::default(),
         });
-        let (cut, cuts) = oneshot::channel();
-        self.live.borrow_mut().insert(id, Entry { shared: shared.clone(), cut: Some(cut) });
-        let live = Live { id, table: self.clone(), shared, finished: false };
-        live.belongs_to(pod, relaying);
-        (live, Cut { cuts, known: None })
+        let id = self.live.borrow_mut().insert(shared.clone());
+        let cut = Cut(shared.clone());
+        (Live { id, table: self.clone(), shared, finished: false }, cut)
     }
 
     /// Checks every connection again and cuts those that are no longer permitted. One whose workload names a policy that has
@@ -134,7 +180,8 @@ impl Connections {
 
     /// Cuts the connections of a pod.
     pub fn cut_pod(&self, pod: &PodUid, why: Reason) -> usize {
-        self.cut_where(why, |shared| shared.pods.borrow().iter().any(|(uid, _)| uid == pod))
+        let of_other = |shared: &Shared| shared.other_pod.borrow().as_ref().is_some_and(|(uid, _)| uid == pod);
+        self.cut_where(why, |shared| shared.pod.0 == *pod || of_other(shared))
     }
 
     /// Cuts all.
@@ -143,10 +190,13 @@ impl Connections {
     }
 
     fn cut_where(&self, why: Reason, which: impl Fn(&Shared) -> bool) -> usize {
-        let mut live = self.live.borrow_mut();
-        let cuts = live.values_mut().filter(|entry| which(&entry.shared)).filter_map(|entry| entry.cut.take());
-        // A task that ended meanwhile needs no word.
-        cuts.filter_map(|cut| cut.send(why).ok()).count()
+        let live = self.live.borrow();
+        let cut = live.iter().filter(|shared| shared.cut.get().is_none() && which(shared));
+        cut.map(|shared| {
+            shared.cut.set(Some(why));
+            shared.waiting.take().into_iter().for_each(Waker::wake);
+        })
+        .count()
     }
 
     /// How many connections of this worker an endpoint has now.
@@ -171,7 +221,7 @@ impl Connections {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.live.borrow().is_empty()
+        self.live.borrow().len() == 0
     }
 
     /// The table, for `weft connections`.
@@ -182,16 +232,21 @@ impl Connections {
             let (sent, received) = shared.bytes();
             ConnectionRow { sent, received, ..row(&shared.record.borrow()) }
         };
-        live.values().map(|entry| of(&entry.shared)).collect()
+        live.iter().map(|shared| of(shared)).collect()
     }
 
     /// Tells telemetry what long connections have carried since the last time.
     pub fn report_progress(&self) {
-        for entry in self.live.borrow().values().filter(|entry| entry.shared.opened.get()) {
-            let (sent, received) = entry.shared.untold();
-            let told = |record: &ConnectionRecord| self.telemetry.progress(record, sent, received);
-            told(&entry.shared.record.borrow());
-            entry.shared.mirror.borrow().iter().for_each(told);
+        for shared in self.live.borrow().iter() {
+            let Some(edge) = shared.edge.get() else { continue };
+            let (sent, received) = shared.untold();
+            if (sent, received) == (0, 0) {
+                continue;
+            }
+            self.telemetry.progress(edge, sent, received);
+            let mirrored = shared.mirror.borrow();
+            let mirrored = mirrored.as_ref().and_then(|mirror| mirror.edge.get());
+            mirrored.into_iter().for_each(|edge| self.telemetry.progress(edge, sent, received));
         }
     }
 }
@@ -233,28 +288,28 @@ impl Drop for Outstanding {
 /// One connection, held by its task. Ends by [`Live::finish`] or [`Live::refuse`]; one that is dropped (its task was
 /// cancelled) leaves the table as ended by the drain.
 pub struct Live {
-    id: u64,
+    id: usize,
     table: Rc<Connections>,
     shared: Rc<Shared>,
     finished: bool,
 }
 
 /// Tells a connection's task that it must end.
-pub struct Cut {
-    cuts: oneshot::Receiver<Reason>,
-    known: Option<Reason>,
-}
+pub struct Cut(Rc<Shared>);
 
 impl Cut {
-    /// Completes when the connection must end, with the reason. Cancel safe, and may be called again.
+    /// Completes when the connection must end, with the reason. Cancel safe, and may be called again; by one task at a time.
     pub async fn wait(&mut self) -> Reason {
-        if let Some(reason) = self.known {
-            return reason;
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<Reason> {
+        if let Some(reason) = self.0.cut.get() {
+            return Poll::Ready(reason);
         }
-        // The sender lives in the table for as long as the connection does, or has spoken.
-        let reason = (&mut self.cuts).await.unwrap_or(Reason::Draining);
-        self.known = Some(reason);
-        reason
+        let waker = self.0.waiting.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.0.waiting.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
+        Poll::Pending
     }
 }
 
@@ -268,8 +323,9 @@ impl Live {
     pub fn note_verdict(&self, policy: Option<PolicyKey>, shadow: Option<ShadowDenial>) {
         let mut record = self.shared.record.borrow_mut();
         record.policy.clone_from(&policy);
+        let shadow = shadow.map(Box::new);
         match self.shared.mirror.borrow_mut().as_mut() {
-            Some(mirror) => (mirror.policy, mirror.shadow) = (policy, shadow),
+            Some(mirror) => (mirror.record.policy, mirror.record.shadow) = (policy, shadow),
             None => record.shadow = shadow,
         }
     }
@@ -280,30 +336,29 @@ impl Live {
         self.shared.record.borrow()
     }
 
-    /// The connection is the pod's, too: it is cut with it, and counts as relayed for it.
+    /// The connection is this other pod's, too: it is cut with it, and counts as relayed for it.
     pub fn belongs_to(&self, pod: &PodUid, relaying: &Arc<AtomicU64>) {
         relaying.fetch_add(1, Ordering::Relaxed);
-        self.shared.pods.borrow_mut().push((pod.clone(), relaying.clone()));
+        let before = self.shared.other_pod.replace(Some((pod.clone(), relaying.clone())));
+        leave(before);
     }
 
     /// This was checked against the policies of `workload`, and is from now on whenever they change.
     pub fn checked(&self, workload: &Arc<Workload>, connection: Connection) {
         *self.shared.check.borrow_mut() =
-            Some(Check { workload: workload.clone(), connection, unknown_since: Cell::default() });
+            Some(Box::new(Check { workload: workload.clone(), connection, unknown_since: Cell::default() }));
     }
 
     /// The other pod of this node no longer concerns this connection: its application failed and another endpoint is tried.
     pub fn leave_other_pod(&self) {
         *self.shared.check.borrow_mut() = None;
         *self.shared.mirror.borrow_mut() = None;
-        for (_, relaying) in self.shared.pods.borrow_mut().drain(1..) {
-            relaying.fetch_sub(1, Ordering::Relaxed);
-        }
+        leave(self.shared.other_pod.take());
     }
 
     /// Tells telemetry the server's side of it, too.
     pub fn mirrored_by(&self, record: ConnectionRecord) {
-        *self.shared.mirror.borrow_mut() = Some(record);
+        *self.shared.mirror.borrow_mut() = Some(Box::new(Mirror { record, edge: OnceCell::new() }));
     }
 
     /// The first end of the relay is the client's, whatever the direction.
@@ -313,9 +368,11 @@ impl Live {
 
     /// Both ends are connected: bytes may flow.
     pub fn opened(&self) {
-        self.shared.opened.set(true);
-        self.table.telemetry.opened(&self.shared.record.borrow());
-        self.shared.mirror.borrow().iter().for_each(|mirror| self.table.telemetry.opened(mirror));
+        let telemetry = &self.table.telemetry;
+        self.shared.edge.get_or_init(|| telemetry.opened(&self.shared.record.borrow()));
+        if let Some(mirror) = &*self.shared.mirror.borrow() {
+            mirror.edge.get_or_init(|| telemetry.opened(&mirror.record));
+        }
     }
 
     /// The counters for the relay.
@@ -348,19 +405,26 @@ impl Live {
         self.finished = true;
         let bytes = self.shared.bytes();
         let (sent, received) = self.shared.untold();
-        let close = |mut record: ConnectionRecord| {
+        let detail = detail.map(String::into_boxed_str);
+        let close = |mut record: ConnectionRecord, edge: Option<&Arc<Edge>>| {
             (record.sent, record.received) = bytes;
             record.reason = reason;
             record.detail.clone_from(&detail);
-            if self.shared.opened.get() {
-                self.table.telemetry.closed(record, sent, received);
-            } else {
-                self.table.telemetry.refused(record);
+            match edge {
+                Some(edge) => self.table.telemetry.closed(edge, record, sent, received),
+                None => self.table.telemetry.refused(record),
             }
         };
-        close(self.shared.record.borrow().clone());
-        self.shared.mirror.borrow_mut().take().into_iter().for_each(close);
+        // Nothing looks at the record any more: who ends it drops it.
+        close(self.shared.record.borrow_mut().take(), self.shared.edge.get());
+        if let Some(mirror) = self.shared.mirror.take() {
+            close(mirror.record, mirror.edge.get());
+        }
     }
+}
+
+fn leave(owner: Option<Owner>) {
+    owner.into_iter().for_each(|(_, relaying)| _ = relaying.fetch_sub(1, Ordering::Relaxed));
 }
 
 impl Drop for Live {
@@ -368,9 +432,8 @@ impl Drop for Live {
         if !self.finished {
             self.end(Some(Reason::Draining), None);
         }
-        for (_, relaying) in self.shared.pods.borrow().iter() {
-            relaying.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.table.live.borrow_mut().remove(&self.id);
+        self.shared.pod.1.fetch_sub(1, Ordering::Relaxed);
+        leave(self.shared.other_pod.take());
+        self.table.live.borrow_mut().remove(self.id);
     }
 }
