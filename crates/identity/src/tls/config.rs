@@ -1,32 +1,27 @@
-//! The only place that builds rustls configurations, and the two handshakes of the mesh on any byte stream.
+//! The rustls configurations of the mesh; no other place builds any.
 //!
 //! TLS 1.3 only, said in every configuration, since cargo features of other crates may bring 1.2 into rustls
 //! (`crates.md` trap 6). ALPN is `h2`, no server name is sent, nothing is resumed: a resumed session would skip our
 //! verifiers (trap 7), and tunnels are pooled anyway.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 
+use rustls::RootCertStore;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CertificateError, CommonState, RootCertStore};
 /// For who keeps the configurations that [`client_config`] and [`server_config`] make.
 pub use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
-/// The encrypted streams that [`connect`] and [`accept`] give.
-pub use tokio_rustls::{client::TlsStream as ClientStream, server::TlsStream as ServerStream};
-use weft_model::{Reason, SpiffeId};
+use rustls_pki_types::CertificateDer;
+use weft_model::SpiffeId;
 
 use crate::certificate::Credentials;
-use crate::verify::{ClientVerifier, ServerVerifier, VerifyError, identity_of};
+use crate::verify::{ClientVerifier, ServerVerifier};
 
 /// The protocol inside of every connection of ours (`ambient-wire.md` section 6).
-const ALPN: &[u8] = b"h2";
+pub(super) const ALPN: &[u8] = b"h2";
 
 /// One provider for all. AES-128-GCM first: 12 % faster than 256 here (`crates.md` section 4) and as strong as the P-256
 /// certificates. X25519MLKEM768 first: what is recorded today stays secret when quantum computers come; costs 9 % of a
@@ -124,98 +119,6 @@ fn hardened_client(mut config: ClientConfig) -> ClientConfig {
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config
-}
-
-/// The verified identity at the other end of a mesh connection, none before the handshake is done.
-#[must_use]
-pub fn peer_identity(connection: &CommonState) -> Option<SpiffeId> {
-    identity_of(connection.peer_certificates()?.first()?).ok()
-}
-
-/// The accepting half of a handshake. The time limit is the caller's.
-///
-/// # Errors
-/// [`HandshakeError`] with its reason; the peer was sent the alert.
-pub async fn accept<S>(stream: S, config: Arc<ServerConfig>) -> Result<(server::TlsStream<S>, SpiffeId), HandshakeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let stream = TlsAcceptor::from(config).accept(stream).await.map_err(HandshakeError::new)?;
-    let connection = stream.get_ref().1;
-    check_protocol(connection)?;
-    let peer = peer_identity(connection).ok_or_else(|| HandshakeError::own("the client showed no certificate"))?;
-    Ok((stream, peer))
-}
-
-/// The connecting half of a handshake. The time limit is the caller's.
-///
-/// In TLS 1.3 the client is done before the server has looked at its certificate: a server that refuses it shows as an error
-/// of the first read ([`reason_of`] names it).
-///
-/// # Errors
-/// [`HandshakeError`] with its reason.
-pub async fn connect<S>(stream: S, config: Arc<ClientConfig>) -> Result<client::TlsStream<S>, HandshakeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    // rustls wants a name; an address is never sent, and our verifier does not look at it.
-    let nobody = ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let stream = TlsConnector::from(config).connect(nobody, stream).await.map_err(HandshakeError::new)?;
-    check_protocol(stream.get_ref().1)?;
-    Ok(stream)
-}
-
-/// rustls refuses a peer that offers other protocols only; one that offers none comes through to here.
-fn check_protocol(connection: &CommonState) -> Result<(), HandshakeError> {
-    match connection.alpn_protocol() {
-        Some(ALPN) => Ok(()),
-        _ => Err(HandshakeError::own("the peer did not agree on the protocol h2")),
-    }
-}
-
-/// The reason in an error of a TLS stream, none when the error is of the transport below.
-#[must_use]
-pub fn reason_of(error: &std::io::Error) -> Option<Reason> {
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    Some(verify_error(error).map_or(Reason::TlsFailed, VerifyError::reason))
-}
-
-fn verify_error(error: &rustls::Error) -> Option<&VerifyError> {
-    match error {
-        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
-        _ => None,
-    }
-}
-
-/// A handshake that did not succeed.
-#[derive(Debug, thiserror::Error)]
-#[error("TLS handshake: {error}")]
-pub struct HandshakeError {
-    reason: Reason,
-    #[source]
-    error: std::io::Error,
-}
-
-impl HandshakeError {
-    fn new(error: std::io::Error) -> Self {
-        Self { reason: reason_of(&error).unwrap_or(Reason::TlsFailed), error }
-    }
-
-    fn own(text: &'static str) -> Self {
-        Self { reason: Reason::TlsFailed, error: std::io::Error::other(text) }
-    }
-
-    /// The code for log, metric and status.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        self.reason
-    }
-
-    /// The kind of the transport's error, for who tells a reset from a refusal; `InvalidData` when TLS itself said no.
-    #[must_use]
-    pub fn kind(&self) -> std::io::ErrorKind {
-        self.error.kind()
-    }
 }
 
 /// A configuration that rustls does not accept.
