@@ -214,8 +214,8 @@ fn listen(role: ListenerRole, family: Family, port: u16) -> Result<Socket, Socke
     }
 }
 
-/// A socket with everything that all of ours have. Accepted sockets inherit all of it from their listener:
-/// SO_REUSEADDR lets an application restart on its port while relayed connections to it are alive (section 4).
+/// A socket with everything that all of ours have, so that the proxy sets nothing for each connection. Accepted sockets
+/// inherit all of it from their listener. SO_LINGER {1, 0} makes any close a reset until a relay ended in order; SO_REUSEADDR lets an application restart on its port while relayed connections to it are alive (section 4).
 fn marked(family: Family) -> Result<Socket, SocketError> {
     let domain = if family == Family::V4 { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -229,6 +229,7 @@ fn marked(family: Family) -> Result<Socket, SocketError> {
     })?;
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_linger(Some(Duration::ZERO))?;
     let (time, retries) = KEEPALIVE;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time).with_retries(retries))?;
     Ok(socket)

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use weft_model::Reason;
 
@@ -19,7 +19,7 @@ use super::proxy_header;
 use crate::pods::PodUid;
 use crate::worker::failure::Failure;
 use crate::worker::shard::Shard;
-use crate::worker::sockets::{family_of, tune};
+use crate::worker::sockets::{DialSocket, family_of};
 
 /// Ports that are tried before the kernel chooses. With half of the range in use, four miss one time in 16.
 const EXPLICIT_PORTS: usize = 4;
@@ -42,10 +42,9 @@ enum Attempt {
 /// [`Reason::ConnectFailed`].
 pub async fn deliver(shard: &Shard, pod: &PodUid, admission: &Admission) -> Result<TcpStream, Failure> {
     let mut stream = dial(shard, pod, admission.connection.source, admission.application).await?;
-    let failed = |error: io::Error| Failure::new(Reason::ConnectFailed, error);
-    tune(&stream).map_err(failed)?;
     if let Some(announcement) = &admission.announce {
-        stream.write_all(&proxy_header::encode(announcement)).await.map_err(failed)?;
+        let written = stream.write_all(&proxy_header::encode(announcement)).await;
+        written.map_err(|error| Failure::new(Reason::ConnectFailed, error))?;
     }
     Ok(stream)
 }
@@ -98,9 +97,7 @@ async fn attempt(
     }
 }
 
-async fn connect(socket: TcpSocket, from: SocketAddr, application: SocketAddr) -> io::Result<TcpStream> {
-    // Given up while it connects, it must not look to the application like a client that came and said goodbye.
-    socket.set_zero_linger()?;
+async fn connect(socket: DialSocket, from: SocketAddr, application: SocketAddr) -> io::Result<TcpStream> {
     // A client of the other family has no address here: the pod's own routes choose one.
     if from.is_ipv4() == application.is_ipv4() {
         socket.bind(from)?;

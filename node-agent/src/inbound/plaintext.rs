@@ -15,11 +15,10 @@ use crate::worker::address::canonical;
 use crate::worker::connections::Live;
 use crate::worker::failure::Failure;
 use crate::worker::shard::{Pod, Shard};
-use crate::worker::sockets::tune;
 
 /// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
 pub async fn serve_plaintext(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
-    let Ok(original) = tune(&stream).and_then(|()| (shard.environment.original_destination)(&stream)) else {
+    let Ok(original) = (shard.environment.original_destination)(&stream) else {
         return; // it is gone already
     };
     let (client, original) = (canonical(client), canonical(original));

@@ -25,14 +25,13 @@ use crate::worker::describe::baggage_of;
 use crate::worker::failure::Failure;
 use crate::worker::own::own_workload;
 use crate::worker::shard::{Pod, Shard};
-use crate::worker::sockets::tune;
 
 /// How long the peer gets to read the last GOAWAY of a connection that must end now.
 const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Serves one connection with all its tunnels. Each tunnel's task goes to `tasks`.
 pub async fn serve_tunnels(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, client: SocketAddr, tasks: TaskTracker) {
-    let Ok(arrived_at) = tune(&stream).and_then(|()| stream.local_addr()) else {
+    let Ok(arrived_at) = stream.local_addr() else {
         return; // it is gone already
     };
     let (client, arrived_at) = (canonical(client), canonical(arrived_at));

@@ -17,7 +17,7 @@ use crate::worker::describe::{baggage_of, forwarded_of};
 use crate::worker::failure::Failure;
 use crate::worker::served::ServedPod;
 use crate::worker::shard::{Pod, Shard};
-use crate::worker::sockets::{family_of, tune};
+use crate::worker::sockets::family_of;
 use crate::worker::tunnels::{TunnelKey, concerns_endpoint, reason_of_pool};
 
 /// The far end of a captured connection.
@@ -91,20 +91,18 @@ async fn plain(shard: &Shard, pod: &Pod, to: SocketAddr) -> Result<TcpStream, No
     let settings = &shard.environment.settings;
     let socket = shard.sockets.take(&pod.info().uid, family_of(to.ip()), settings.socket_wait).await;
     let socket = socket.map_err(NotConnected::for_good)?;
-    let stream = match timeout(settings.connect_timeout, socket.connect(to)).await {
-        Ok(Ok(stream)) => stream,
+    match timeout(settings.connect_timeout, socket.connect(to)).await {
+        Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
             let reason = match error.kind() {
                 std::io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
                 std::io::ErrorKind::TimedOut => Reason::ConnectTimeout,
                 _ => Reason::ConnectFailed,
             };
-            return Err(NotConnected::by_endpoint(Failure::new(reason, format!("{to}: {error}"))));
+            Err(NotConnected::by_endpoint(Failure::new(reason, format!("{to}: {error}"))))
         }
-        Err(_) => return Err(NotConnected::by_endpoint(Failure::new(Reason::ConnectTimeout, to))),
-    };
-    tune(&stream).map_err(|error| NotConnected::by_endpoint(Failure::new(Reason::ConnectFailed, error)))?;
-    Ok(stream)
+        Err(_) => Err(NotConnected::by_endpoint(Failure::new(Reason::ConnectTimeout, to))),
+    }
 }
 
 async fn tunnel(

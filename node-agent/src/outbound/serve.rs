@@ -17,7 +17,6 @@ use crate::worker::address::canonical;
 use crate::worker::connections::{Live, Outstanding};
 use crate::worker::failure::Failure;
 use crate::worker::shard::{Pod, Shard};
-use crate::worker::sockets::tune;
 
 /// Endpoints that are tried for one connection. With one of ten dead, three miss one time in a thousand; more would only
 /// make a client wait that has better things to do.
@@ -25,7 +24,7 @@ const ATTEMPTS: usize = 3;
 
 /// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
 pub async fn serve_outbound(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
-    let Ok(original) = tune(&stream).and_then(|()| (shard.environment.original_destination)(&stream)) else {
+    let Ok(original) = (shard.environment.original_destination)(&stream) else {
         return; // it is gone already
     };
     let (client, original) = (canonical(client), canonical(original));

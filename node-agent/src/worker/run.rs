@@ -29,7 +29,7 @@ use crate::telemetry::WorkerTelemetry;
 use crate::worker::accept::{Ends, accept_all};
 use crate::worker::served::ServedPod;
 use crate::worker::shard::{Pod, Shard};
-use crate::worker::sockets::Ask;
+use crate::worker::sockets::{Ask, tune};
 
 /// How often telemetry learns what long connections carry: one third of the usual 15 s between two scrapes.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -226,8 +226,10 @@ impl Worker {
         take: impl Fn(TcpStream, SocketAddr) + 'static,
     ) {
         let ends = Ends { replaced: attendance.replaced.clone(), retired: attendance.pod.retired.clone() };
-        // A blocking listener would stop the whole worker; the capture half makes none.
-        match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+        // The capture half makes them so; but a blocking listener would stop the whole worker, and what is accepted has the
+        // options of its listener.
+        let ready = listener.set_nonblocking(true).and_then(|()| tune(&listener));
+        match ready.and_then(|()| TcpListener::from_std(listener)) {
             Ok(listener) => {
                 self.tasks.spawn_local(accept_all(listener, ends, take));
             }

@@ -15,7 +15,7 @@ use weft_model::{Reason, SpiffeId};
 use crate::environment::ProxySettings;
 use crate::pods::PodUid;
 use crate::worker::credentials::TlsConfigs;
-use crate::worker::sockets::{Sockets, family_of, tune};
+use crate::worker::sockets::{Sockets, family_of};
 
 /// What two tunnels must have in common to share a connection. The pod is part of it because the connection lives in that
 /// pod's namespace and carries its address.
@@ -65,13 +65,11 @@ impl TunnelDialer {
         let family = family_of(key.next_hop.ip());
         let socket = self.sockets.take(&key.pod, family, self.settings.socket_wait).await;
         let socket = socket.map_err(|reason| failed(reason, "no socket from the capture half".to_owned()))?;
-        let stream = match timeout(self.settings.connect_timeout, socket.connect(key.next_hop)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(failed(reason_of_connect(&error), format!("{}: {error}", key.next_hop))),
-            Err(_) => return Err(failed(Reason::TunnelTimeout, format!("{} does not answer", key.next_hop))),
-        };
-        tune(&stream).map_err(|error| failed(Reason::ConnectFailed, error.to_string()))?;
-        Ok(stream)
+        match timeout(self.settings.connect_timeout, socket.connect(key.next_hop)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(failed(reason_of_connect(&error), format!("{}: {error}", key.next_hop))),
+            Err(_) => Err(failed(Reason::TunnelTimeout, format!("{} does not answer", key.next_hop))),
+        }
     }
 }
 

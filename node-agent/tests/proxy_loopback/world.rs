@@ -25,6 +25,7 @@ use weft_node_agent::telemetry::{ConnectionRecord, Direction, Lines, Telemetry};
 use weft_node_agent::worker::credentials::CredentialSource;
 use weft_node_agent::worker::run::{Worker, WorkerCommand};
 use weft_node_agent::worker::served::Served;
+use weft_node_agent::worker::sockets::tune;
 use weft_runtime::shared::{Reader, Writer, channel};
 
 use crate::issuer::Issuer;
@@ -179,6 +180,8 @@ fn dial_socket(family: Family) -> OwnedFd {
 pub(crate) fn listener(at: SocketAddr) -> std::net::TcpListener {
     let socket = socket2::Socket::new(socket2::Domain::for_address(at), socket2::Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
+    // As the capture half makes them: what waits in the queue before a worker takes the listener has its options, too.
+    tune(&socket).unwrap();
     socket.bind(&at.into()).unwrap_or_else(|error| panic!("{at}: {error}"));
     socket.listen(128).unwrap();
     socket.into()
