@@ -3,6 +3,8 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Cases per property in `make fuzz` (256 in `make test`).
 CASES ?= 20000
+# More words for `make bench`, such as BENCH=--quick (weft-bench --help).
+BENCH ?=
 # The same flags everywhere, so that no crate is built twice for another set of features.
 WORKSPACE := --workspace --locked
 
@@ -52,6 +54,7 @@ fmt: ## format the code
 fuzz: ## all property tests with many more cases each (CASES=20000); there are no nightly-only fuzz targets
 	PROPTEST_CASES=$(CASES) cargo test $(WORKSPACE) --exclude weft-testkit --exclude weft-e2e --lib --bins --tests
 
-bench: ## says what there is to measure: nothing yet
-	@echo "There are no benchmarks yet: they come with the next milestone (load generator, direct against Weft in one run)."
-	@echo "Until then no figure about Weft's speed is claimed anywhere in this repository."
+bench: ## Weft against the direct path, two nodes and same node, in one interleaved run of release builds; some minutes
+	@.ci/setup
+	cargo build $(WORKSPACE) --bins --release
+	$(TARGET)/release/weft-bench $(BENCH)
