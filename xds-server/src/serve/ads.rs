@@ -3,7 +3,7 @@
 //! A stream belongs to the node of its token. Nothing is answered before the source has been read once: an empty catalog
 //! would tell every agent to forget the mesh.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use weft_model::Reason;
 use weft_runtime::drain;
 use weft_runtime::shared::Reader;
 use weft_wire::convert::ResourceType;
-use weft_wire::delta::{Acknowledged, Limits, Session};
+use weft_wire::delta::{Acknowledged, Limits};
 use weft_wire::proto::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use weft_wire::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use weft_wire::refusal::refuse;
 
 use super::caller::{Caller, caller_of};
+use super::conversation::Conversation;
 use super::interest::View;
 use super::metrics::{ServeMetrics, of};
 use super::nodes::{Nodes, OpenStream};
@@ -87,7 +88,7 @@ impl AggregatedDiscoveryService for Ads {
             caller,
             from,
             answers,
-            sessions: BTreeMap::new(),
+            conversation: Conversation::new(self.settings.limits),
             foreign: BTreeSet::new(),
         };
         // It ends with its stream, with the drain, or when the connection is lost; the drain waits for it.
@@ -101,7 +102,7 @@ struct StreamTask {
     caller: Caller,
     from: String,
     answers: mpsc::Sender<Answer>,
-    sessions: BTreeMap<ResourceType, Session>,
+    conversation: Conversation,
     foreign: BTreeSet<String>,
 }
 
@@ -183,10 +184,8 @@ impl StreamTask {
             let detail = format!("'{name}': look-up by address (XDS_ON_DEMAND) is not served; subscribe to everything");
             return Err(Status::unimplemented(detail));
         }
-        let limits = self.settings.limits;
-        let session = self.sessions.entry(kind).or_insert_with(|| Session::new(kind, limits));
         let node = &self.caller.node;
-        match session.request(request) {
+        match self.conversation.request(kind, request) {
             Acknowledged::Nothing => {}
             Acknowledged::Everything { resources } => {
                 self.settings.metrics.acks.get_or_create(&of(kind)).inc();
@@ -199,7 +198,7 @@ impl StreamTask {
                 }
             }
         }
-        let status = session.status();
+        let status = self.conversation.status(kind);
         let names = status.names;
         entry.note(kind, status);
         if names > NAMES_PER_TYPE {
@@ -208,45 +207,18 @@ impl StreamTask {
         Ok(())
     }
 
-    /// Sends what is due, so that a node never holds a workload that names a policy which it does not have: it would refuse
-    /// everything to that workload. New policies go first, then, when they are in force, workloads, and policies that are
-    /// gone last ("make before break", as Envoy's ADS orders clusters and endpoints).
+    /// Sends what is due.
     async fn tell(&mut self, catalog: &Reader<Option<Catalog>>, entry: &OpenStream) -> Result<(), Status> {
         let version = catalog.load();
         let Some(catalog) = version.as_ref() else { return Ok(()) };
-        let caller = self.caller.clone();
-        let view = View::new(catalog, &caller);
-        let policies = ResourceType::Authorization;
-        let mut due = vec![self.next(policies, entry, |session| session.respond_without_removals(&view))];
-        if !self.awaits_answer(policies) {
-            due.push(self.next(ResourceType::Address, entry, |session| session.respond(&view)));
-        }
-        if !self.awaits_answer(policies) && !self.awaits_answer(ResourceType::Address) {
-            due.push(self.next(policies, entry, |session| session.respond(&view)));
-        }
-        for response in due.into_iter().flatten() {
+        for (kind, response) in self.conversation.due(&View::new(catalog, &self.caller)) {
+            let count = response.resources.len() + response.removed_resources.len();
+            self.settings.metrics.responses.get_or_create(&of(kind)).inc();
+            self.settings.metrics.resources.get_or_create(&of(kind)).inc_by(count as u64);
+            entry.note(kind, self.conversation.status(kind));
             self.send(response).await?;
         }
         Ok(())
-    }
-
-    fn awaits_answer(&self, kind: ResourceType) -> bool {
-        self.sessions.get(&kind).is_some_and(Session::awaits_answer)
-    }
-
-    fn next(
-        &mut self,
-        kind: ResourceType,
-        entry: &OpenStream,
-        respond: impl FnOnce(&mut Session) -> Option<DeltaDiscoveryResponse>,
-    ) -> Option<DeltaDiscoveryResponse> {
-        let session = self.sessions.get_mut(&kind)?;
-        let response = respond(session)?;
-        let count = response.resources.len() + response.removed_resources.len();
-        self.settings.metrics.responses.get_or_create(&of(kind)).inc();
-        self.settings.metrics.resources.get_or_create(&of(kind)).inc_by(count as u64);
-        entry.note(kind, session.status());
-        Some(response)
     }
 
     /// Of a type that we do not have there is nothing, and the client may be waiting to hear that.

@@ -4,6 +4,7 @@
 mod ads;
 mod caller;
 mod captured;
+mod conversation;
 mod interest;
 mod metrics;
 mod nodes;
@@ -14,6 +15,7 @@ mod tokens;
 pub use ads::{Ads, AdsSettings};
 pub use caller::{Authenticate, Caller, caller_of};
 pub use captured::{Captured, CapturedError, CapturedStore};
+pub use conversation::Conversation;
 pub use interest::View;
 pub use metrics::ServeMetrics;
 pub use nodes::{NodeStatus, Nodes, StreamView};
