@@ -36,7 +36,7 @@ fn pages() -> Vec<PathBuf> {
 }
 
 fn sources() -> String {
-    let rust = files(&["crates", "node-agent", "xds-server", "cli", "e2e"], "rs");
+    let rust = files(&["crates", "node-agent", "xds-server", "cli", "e2e", "fuzz"], "rs");
     rust.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
@@ -169,7 +169,7 @@ fn tests_that_hold_a_threat_exist() {
 /// Rust files that a page names by their place, whole or only its end, are there.
 #[test]
 fn files_that_pages_name_exist() {
-    let rust = files(&["crates", "node-agent", "xds-server", "cli", "e2e"], "rs");
+    let rust = files(&["crates", "node-agent", "xds-server", "cli", "e2e", "fuzz"], "rs");
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         let is_place = |word: &&str| word.ends_with(".rs") && word.contains('/') && !word.contains(['*', '{', ' ']);

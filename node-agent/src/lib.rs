@@ -18,6 +18,7 @@ pub mod outbound;
 pub mod pods;
 pub mod ports;
 pub mod privileges;
+pub mod sandbox;
 pub mod supervise;
 pub mod telemetry;
 pub mod worker;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use weft_node_agent::capture::{command, status::StatusHandle};
 use weft_node_agent::config::{Arguments, CommonOptions, Half, OneHalf, ProxyOptions};
-use weft_node_agent::{control, privileges, supervise};
+use weft_node_agent::{control, privileges, sandbox, supervise};
 use weft_runtime::logging;
 use weft_runtime::signals::Signals;
 
@@ -54,12 +54,14 @@ fn run_proxy_of_both(common: CommonOptions, options: ProxyOptions) -> anyhow::Re
     serve_as_proxy(common, options, standing)
 }
 
-/// Privileges went first: they belong to threads, and until here there was only this one.
+/// Privileges went first, and the sandbox comes next: both belong to threads, and until here there was only this one.
 fn serve_as_proxy(common: CommonOptions, options: ProxyOptions, standing: privileges::Standing) -> anyhow::Result<()> {
     let logging = logging::init(&common.log, common.log_format.into())?;
     tracing::info!(user = standing.uid, changed_user = standing.changed_user, "runs without any capability");
+    let enclosure = sandbox::enclose(options.sandbox, &options.readable())?;
+    enclosure.log();
     let runtime = local_runtime()?;
-    runtime.block_on(control::run_proxy(common, options, logging))
+    runtime.block_on(control::run_proxy(common, options, logging, &enclosure))
 }
 
 fn run_both(common: &CommonOptions, proxy: &ProxyOptions) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use weft_model::view::ConfigView;
 use weft_testkit::agents::Extra;
 use weft_testkit::enter_or_skip;
 use weft_testkit::stranger::{Answer, Authority, Credentials, ask_tunnel};
@@ -23,13 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[test]
 fn strangers_at_the_tunnel_port_get_nowhere() {
     enter_or_skip!();
-    let (world, cast) = World::enrolled(&Extra::default()).unwrap();
+    let (mut world, cast) = World::enrolled(&Extra::words("", "", "--sandbox required")).unwrap();
     let authority = Authority::of_server(&world.cluster.lab().directory().join("weft/server")).unwrap();
     let mut checks = Checks::default();
     checks.check("control: the right certificate opens a tunnel", || {
         let answer = ask(&cast, &authority.issue(CLIENT)?, cast_target(&cast))?;
         ensure!(answer == Answer::Opened, "{answer:?}");
-        Ok(())
+        // Counted by the server's own thread, which may be late.
+        wait::until(SOON, "the application's count", || cast.far_apps.at(ECHO).accepted() > 0)
     });
     let before = cast.far_apps.at(ECHO).accepted();
     checks.check("garbage is cut", || raw(&cast, &[0x16, 0x03, 0x01, 0xff, 0xff, 1, 2, 3, 4, 5]));
@@ -88,6 +90,10 @@ fn strangers_at_the_tunnel_port_get_nowhere() {
         drop(silent);
         Ok(())
     });
+    let proxies: Vec<u32> = world.mesh().agents.iter().map(|agent| agent.proxy.process().pid()).collect();
+    checks.check("the proxy halves stand behind both walls, and say so", || {
+        [1, 2].into_iter().zip(proxies).try_for_each(|(node, pid)| is_walled_off(&world, node, pid))
+    });
     checks.check("the agent serves on", || {
         answers(&cast.client, cast.far_vip.at(true, 80))?;
         let failed = world.metric(2, "weft_refusals_total", &[r#"reason="policy-not-allowed""#])?;
@@ -95,6 +101,20 @@ fn strangers_at_the_tunnel_port_get_nowhere() {
         Ok(())
     });
     checks.end(&world);
+}
+
+/// Every thread of the proxy half, and what its page says.
+fn is_walled_off(world: &World, node: u8, pid: u32) -> Result<()> {
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = std::fs::read_to_string(task?.path().join("status"))?;
+        for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+            ensure!(status.contains(line), "no {line:?} in\n{status}");
+        }
+    }
+    let view: ConfigView = world.agent(node, "config")?;
+    let said = view.settings.get("sandbox").context("the page says nothing of it")?;
+    ensure!(said.contains("Landlock") && said.contains("seccomp") && !said.contains("NO"), "{said}");
+    Ok(())
 }
 
 fn cast_target(cast: &Cast) -> SocketAddr {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::control_plane::ControlPlaneOptions;
+use crate::sandbox::{Mode, Readable};
 use crate::telemetry::LogFormat;
 
 /// Settings of the proxy half.
@@ -40,9 +41,22 @@ pub struct ProxyOptions {
     /// user), all capabilities are dropped instead.
     #[arg(long, default_value_t = 65534, value_name = "UID")]
     pub run_as: u32,
+    /// Walls around this half: files it may read (Landlock), calls it may make (seccomp). `best-effort` takes what the
+    /// kernel has and says so; `required` does not start without both.
+    #[arg(long, env = "WEFT_SANDBOX", value_enum, default_value = "best-effort")]
+    pub sandbox: Mode,
 }
 
 impl ProxyOptions {
+    /// Files that are read as long as the proxy runs.
+    #[must_use]
+    pub fn readable(&self) -> Readable {
+        let plane = &self.control_plane;
+        Readable::new(
+            [Some(&plane.token_file), Some(&plane.roots), plane.ca_roots.as_ref()].into_iter().flatten().cloned(),
+        )
+    }
+
     /// How many workers to start.
     #[must_use]
     pub fn worker_count(&self) -> usize {

@@ -41,6 +41,7 @@ use crate::environment::{Environment, ProxySettings, local_address};
 use crate::handover::{HandoverClient, Hello};
 use crate::limits;
 use crate::node_info::NodeInfo;
+use crate::sandbox::Enclosure;
 use crate::telemetry::{AccessLog, Telemetry};
 use crate::worker::run::{Worker, WorkerCommand};
 
@@ -48,7 +49,12 @@ use crate::worker::run::{Worker, WorkerCommand};
 ///
 /// # Errors
 /// When it cannot start: an address is taken, the settings contradict each other, a thread cannot be had.
-pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: logging::Handle) -> anyhow::Result<()> {
+pub async fn run_proxy(
+    common: CommonOptions,
+    options: ProxyOptions,
+    logging: logging::Handle,
+    enclosure: &Enclosure,
+) -> anyhow::Result<()> {
     weft_identity::tls::install_default_provider();
     limits::raise_open_files();
     let mut signals = Signals::new()?;
@@ -102,7 +108,7 @@ pub async fn run_proxy(common: CommonOptions, options: ProxyOptions, logging: lo
         stream: status.clone(),
         refusals,
         workers: workers.clone(),
-        settings: shown_settings(&common, &options),
+        settings: shown_settings(&common, &options, enclosure),
         control_plane: options.control_plane.xds_address.to_string(),
     };
     let admin = register(Admin::new(readiness.clone(), registry).logging(logging), &sources);
@@ -236,7 +242,7 @@ async fn finish(
     }
 }
 
-fn shown_settings(common: &CommonOptions, options: &ProxyOptions) -> BTreeMap<String, String> {
+fn shown_settings(common: &CommonOptions, options: &ProxyOptions, enclosure: &Enclosure) -> BTreeMap<String, String> {
     let plane = &options.control_plane;
     let shown = [
         ("node", common.node.clone()),
@@ -248,6 +254,7 @@ fn shown_settings(common: &CommonOptions, options: &ProxyOptions) -> BTreeMap<St
         ("connect timeout", humantime::format_duration(options.connect_timeout).to_string()),
         ("token file", plane.token_file.display().to_string()),
         ("roots", plane.roots.display().to_string()),
+        ("sandbox", enclosure.to_string()),
     ];
     shown.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

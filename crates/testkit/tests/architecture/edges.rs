@@ -49,7 +49,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["hyper"], &["weft-e2e"]),
     (&["tracing-subscriber"], &["weft-runtime"]),
     (&["nix"], &["weft-node-agent", TESTKIT, "weft-e2e"]),
-    (&["rtnetlink", "caps"], &["weft-node-agent"]),
+    (&["rtnetlink", "caps", "landlock", "seccompiler"], &["weft-node-agent"]),
     (&["comfy-table"], &["weft-cli"]),
     (&["ureq"], &["weft-cli", "weft-e2e"]),
     (&["kube", "k8s-openapi"], &["weft-xds-server", "weft-e2e"]),
