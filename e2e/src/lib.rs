@@ -1,5 +1,6 @@
-//! Weft seen from outside: a small shop as workload, the demo, the benchmark, and the tests that run the real programs.
+//! Weft seen from outside: a small shop as workload, the demo, the benchmark, a stock neighbour, and the tests that run the real programs.
 
 pub mod bench;
 pub mod demo;
 pub mod shop;
+pub mod stock;

@@ -14,6 +14,7 @@ fn measures_both_paths() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bench/l4.json");
     let mut bench = Command::new(env!("CARGO_BIN_EXE_weft-bench"));
+    bench.env_remove("WEFT_PEER_ZTUNNEL");
     let output = bench.args(SMALL.split(' ')).args(["-o", "json", "--file"]).arg(&file).output().unwrap();
     let progress = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{progress}");

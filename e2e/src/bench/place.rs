@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_testkit::agents::{Deployment, Extra, get_ok};
+use weft_testkit::agents::{Daemon, Deployment, Extra, get_ok};
 use weft_testkit::mesh::{Cluster, PodPlan};
 use weft_testkit::netns::{Lab, Pod};
 use weft_testkit::wait;
 
 use super::figure::{Peer, Scope};
 use super::load::{Exchange, REQUESTS, Server, one_exchange};
+use crate::stock::{REDIRECTED, ZdsPod, ZdsServer, plan, redirect};
 
 /// The namespace of all pods.
 pub const NAMESPACE: &str = "bench";
@@ -27,8 +28,10 @@ const ENDED: Duration = Duration::from_secs(10);
 pub struct Place {
     /// Who carries.
     pub peer: Peer,
-    /// Weft's programs.
+    stock: Vec<Daemon>,
+    /// Weft's programs; the control plane alone under stock neighbours.
     pub mesh: Option<Deployment>,
+    zds_servers: Vec<ZdsServer>,
     far_server: Server,
     near_server: Server,
     far: Pod,
@@ -44,6 +47,8 @@ pub struct Place {
 pub struct Wishes {
     /// Words and environment for Weft's programs.
     pub extra: Extra,
+    /// The stock program.
+    pub ztunnel: Option<PathBuf>,
     /// Where logs and data stay.
     pub keep: Option<PathBuf>,
 }
@@ -61,17 +66,50 @@ impl Place {
         let mut cluster = Cluster::new(builder.build()?)?;
         cluster.namespace(NAMESPACE, &[])?;
         cluster.enrol(NAMESPACE, peer != Peer::Direct)?;
-        let client = cluster.pod(PodPlan::new(NAMESPACE, "client", "client-1", 1))?;
-        let near = cluster.pod(PodPlan::new(NAMESPACE, "near", "near-1", 1))?;
-        let far = cluster.pod(PodPlan::new(NAMESPACE, "far", "far-1", 2))?;
-        let (near_server, far_server) = (Server::start(&near.netns)?, Server::start(&far.netns)?);
-        let mesh = match peer {
-            Peer::Weft => Some(Deployment::start_with(&cluster, &wishes.extra)?),
-            Peer::Direct | Peer::Ztunnel => None,
+        let mut pod = |app: &str, node| {
+            let mut plan = PodPlan::new(NAMESPACE, app, &format!("{app}-1"), node);
+            if peer == Peer::Ztunnel {
+                plan.annotations.push((REDIRECTED.0.to_owned(), REDIRECTED.1.to_owned()));
+            }
+            cluster.pod(plan)
         };
-        let place = Self { peer, mesh, far_server, near_server, far, near, client, cluster };
+        let (client, near, far) = (pod("client", 1)?, pod("near", 1)?, pod("far", 2)?);
+        let (near_server, far_server) = (Server::start(&near.netns)?, Server::start(&far.netns)?);
+        let mut place = Self {
+            peer,
+            stock: Vec::new(),
+            mesh: None,
+            zds_servers: Vec::new(),
+            far_server,
+            near_server,
+            far,
+            near,
+            client,
+            cluster,
+        };
+        match peer {
+            Peer::Direct => {}
+            Peer::Weft => place.mesh = Some(Deployment::start_with(&place.cluster, &wishes.extra)?),
+            Peer::Ztunnel => place.start_stock(wishes)?,
+        }
         place.wait_carried()?;
         Ok(place)
+    }
+
+    /// Our control plane, and a stock ztunnel on either node.
+    fn start_stock(&mut self, wishes: &Wishes) -> Result<()> {
+        let program = wishes.ztunnel.clone().context("no stock program is named")?;
+        for pod in [&self.client, &self.near, &self.far] {
+            redirect(pod)?;
+        }
+        self.mesh = Some(Deployment::start_on(&self.cluster, &[], &Extra::default())?);
+        for (node, pods) in [(1, vec![&self.client, &self.near]), (2, vec![&self.far])] {
+            let socket = self.cluster.lab().directory().join(format!("zds-{node}.sock"));
+            let zds = ZdsServer::start(&socket, pods.into_iter().map(zds_pod).collect())?;
+            self.stock.push(Daemon::start(plan(&self.cluster, node, &zds, (program.clone(), "info")))?);
+            self.zds_servers.push(zds);
+        }
+        self.stock.iter_mut().try_for_each(Daemon::wait_ready)
     }
 
     /// The server of a scope, and where it is.
@@ -86,12 +124,12 @@ impl Place {
     /// Process ids of the agents of node `number`, or of all.
     #[must_use]
     pub fn agents(&self, number: Option<u8>) -> Vec<u32> {
-        let Some(mesh) = &self.mesh else { return Vec::new() };
-        let nodes = self.cluster.lab().nodes().iter().zip(&mesh.agents);
-        nodes
-            .filter(|(node, _)| number.is_none_or(|number| node.number == number))
-            .flat_map(|(_, agent)| [agent.capture.process().pid(), agent.proxy.process().pid()])
-            .collect()
+        let ours = self.mesh.iter().flat_map(|mesh| &mesh.agents);
+        let ours = ours.map(|agent| vec![agent.capture.process().pid(), agent.proxy.process().pid()]);
+        let theirs = self.stock.iter().map(|ztunnel| vec![ztunnel.process().pid()]);
+        // One of these is empty, and the other has an entry for each node in their order.
+        let nodes = self.cluster.lab().nodes().iter().zip(ours.chain(theirs));
+        nodes.filter(|(node, _)| number.is_none_or(|number| node.number == number)).flat_map(|(_, pids)| pids).collect()
     }
 
     /// Waits until no connection of an earlier load is left at a server.
@@ -135,6 +173,17 @@ impl Place {
         }
         let words = ["reporter=\"source\"", "connection_security_policy=\"mutual_tls\""];
         Ok(metric(&self.metrics(1)?, "istio_tcp_connections_opened_total", &words))
+    }
+}
+
+fn zds_pod(pod: &Pod) -> ZdsPod {
+    let account = pod.name.trim_end_matches("-1").to_owned();
+    ZdsPod {
+        uid: format!("uid-of-{}", pod.name),
+        name: pod.name.clone(),
+        namespace: NAMESPACE.to_owned(),
+        account,
+        netns: pod.netns.clone(),
     }
 }
 

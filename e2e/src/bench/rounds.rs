@@ -67,7 +67,6 @@ impl Load {
         let read = || Ok((Spent::now(&agents)?, server.swallowed()));
         let measured = drive(&place.client.netns, target, (self.threads, &self.work), timing, read)?;
         something_done(&measured.tally, &format!("{:?} {scope:?} {:?}", place.peer, self.part))?;
-        place.wait_empty()?;
         Ok(measured)
     }
 }
@@ -83,6 +82,9 @@ pub fn rounds(flags: &BenchFlags, places: &[Place], show: &Show, results: &mut R
                 show.progress(&format!("round {round} of {}: {:?}, {scope:?}", flags.rounds(), load.part));
                 for place in places {
                     let measured = load.run(place, scope, flags.window())?;
+                    if let Err(error) = place.wait_empty() {
+                        results.note(format!("after {:?} {scope:?}: {error:#}", load.part));
+                    }
                     if let Some(error) = &measured.tally.error {
                         let failed = measured.tally.failed;
                         results.note(format!("{:?} {scope:?} {:?}: {failed} failed, {error}", place.peer, load.part));

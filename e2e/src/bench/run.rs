@@ -50,19 +50,30 @@ pub fn run(flags: &BenchFlags) -> ExitCode {
 
 fn measure(flags: &BenchFlags, show: &Show, results: &mut Results) -> Result<()> {
     raise_descriptors(results);
-    let wishes = Wishes { extra: Extra::words("", "", &flags.proxy), keep: None };
+    let ztunnel = std::env::var_os("WEFT_PEER_ZTUNNEL").map(PathBuf::from).filter(|path| path.is_file());
+    if ztunnel.is_none() {
+        show.progress("no stock ztunnel beside us: WEFT_PEER_ZTUNNEL names none (docs/interop.md)");
+    }
+    let wishes = Wishes { extra: Extra::words("", "", &flags.proxy), ztunnel, keep: None };
+    let meshes = [Some(Peer::Weft), wishes.ztunnel.as_ref().map(|_| Peer::Ztunnel)].into_iter().flatten();
     if let Some(part) = flags.profile {
         let place = Place::build(Peer::Weft, &Wishes { keep: flags.keep.clone(), ..wishes })?;
         return profile(&place, part, if flags.same_node { Scope::SameNode } else { Scope::TwoNodes }, show);
     }
-    let kept = |name: &str| Wishes { keep: flags.keep.as_ref().map(|keep| keep.join(name)), ..wishes.clone() };
+    let kept = |part: &str, peer: Peer| {
+        let keep = flags.keep.as_ref().map(|keep| keep.join(format!("{part}-{peer:?}").to_lowercase()));
+        Wishes { keep, ..wishes.clone() }
+    };
     if LOADS.into_iter().any(|part| flags.wants(part)) {
         show.progress("building a laboratory for each peer");
-        let places = [Place::build(Peer::Direct, &kept("direct"))?, Place::build(Peer::Weft, &kept("weft"))?];
+        let peers = std::iter::once(Peer::Direct).chain(meshes.clone());
+        let places: Vec<_> = peers.map(|peer| Place::build(peer, &kept("path", peer))).collect::<Result<_>>()?;
         rounds(flags, &places, show, results)?;
     }
     if flags.wants(Part::Memory) {
-        memory(&Place::build(Peer::Weft, &kept("memory"))?, flags, show, results)?;
+        for peer in meshes {
+            memory(&Place::build(peer, &kept("memory", peer))?, flags, show, results)?;
+        }
     }
     Ok(())
 }

@@ -6,9 +6,7 @@ mod bytes;
 mod control;
 mod ends;
 mod policy;
-mod redirection;
 mod stage;
-mod zds;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -5,16 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use weft_testkit::agents::{
-    AGENT_ADMIN, AGENT_HEALTH, Daemon, DaemonPlan, Deployment, Extra, SERVER_NAME, SERVER_PORT,
-};
+use weft_e2e::stock::{REDIRECTED, ZdsPod, ZdsServer, plan, redirect};
+use weft_testkit::agents::{AGENT_ADMIN, Daemon, Deployment, Extra, SERVER_PORT};
 use weft_testkit::mesh::{Cluster, PodPlan, ServicePlan};
-use weft_testkit::netns::{CONTROL_V4, Lab, Pod};
+use weft_testkit::netns::{Lab, Pod};
 use weft_testkit::wait;
 use weft_testkit::wire::{Capture, Flow, Protocol, Report};
-
-use crate::redirection::redirect;
-use crate::zds::{ZdsPod, ZdsServer};
 
 /// From a change of the objects to its effect: well under a second; two busy cores may take longer.
 pub(crate) const EFFECT: Duration = Duration::from_secs(15);
@@ -22,10 +18,8 @@ pub(crate) const EFFECT: Duration = Duration::from_secs(15);
 pub(crate) const APP: u16 = 8080;
 /// HBONE's port.
 pub(crate) const HBONE: u16 = 15008;
-/// Name of the peer's log.
-const PEER: &str = "ztunnel-node2";
-/// What istio-cni writes when a pod is captured.
-const REDIRECTED: (&str, &str) = ("ambient.istio.io/redirection", "enabled");
+/// What ztunnel logs: the connections that the tests look for are told at their beginning, too.
+const LOG: &str = "info,access=debug";
 
 /// Everything; dropped in this order.
 pub(crate) struct Stage {
@@ -56,7 +50,7 @@ impl Stage {
         let mesh = Deployment::start_on(&cluster, &[1], &Extra::default())?;
         let socket = cluster.lab().directory().join("zds.sock");
         let zds = ZdsServer::start(&socket, vec![zds_pod("cart", &theirs)])?;
-        let mut ztunnel = Daemon::start(plan(&cluster, &zds, ztunnel))?;
+        let mut ztunnel = Daemon::start(plan(&cluster, 2, &zds, (ztunnel, LOG)))?;
         ztunnel.wait_ready()?;
         let stage = Self { wire, ztunnel, mesh, zds, ours, theirs, cluster };
         stage.wait_known()?;
@@ -169,35 +163,4 @@ fn zds_pod(app: &str, pod: &Pod) -> ZdsPod {
 
 fn admin() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], AGENT_ADMIN))
-}
-
-/// How the stock program is told everything (`ambient-wire.md` section 16).
-fn plan(cluster: &Cluster, zds: &ZdsServer, program: PathBuf) -> DaemonPlan {
-    let server = format!("https://{CONTROL_V4}:{SERVER_PORT}");
-    let root = Deployment::root_certificate(cluster).display().to_string();
-    let token = Deployment::token_file(cluster, "node2").display().to_string();
-    let environment = [
-        ("RUST_LOG", "info,access=debug"),
-        ("XDS_ADDRESS", &server),
-        ("CA_ADDRESS", &server),
-        ("XDS_ROOT_CA", &root),
-        ("CA_ROOT_CA", &root),
-        ("ALT_XDS_HOSTNAME", SERVER_NAME),
-        ("ALT_CA_HOSTNAME", SERVER_NAME),
-        ("AUTH_TOKEN", &token),
-        ("NODE_NAME", "node2"),
-        ("CLUSTER_ID", "Kubernetes"),
-        ("INPOD_UDS", &zds.path().display().to_string()),
-        // Long enough that a test sees a drain, short enough that it ends.
-        ("CONNECTION_TERMINATION_DEADLINE", "5s"),
-        ("ZTUNNEL_WORKER_THREADS", "2"),
-    ];
-    DaemonPlan {
-        name: PEER.to_owned(),
-        netns: cluster.lab().node(2).netns().to_owned(),
-        command: vec![program.into_os_string()],
-        environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-        health: Some(SocketAddr::from(([127, 0, 0, 1], AGENT_HEALTH))),
-        logs: cluster.lab().directory().join("logs"),
-    }
 }

@@ -3,16 +3,13 @@
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::drive::{Control, PATIENCE, Tally, Work};
 use super::wire::Exchange;
-
-/// How often a loop without answers looks whether it is over.
-const LOOK: Duration = Duration::from_millis(50);
 
 struct Connection {
     stream: TcpStream,
@@ -52,10 +49,15 @@ fn run(
     }
     let mut events = Events::with_capacity(count.max(16));
     let mut scratch = vec![0; 64 << 10];
-    while !control.over() {
-        match poll.poll(&mut events, Some(LOOK)) {
+    // To the last answer: a connection that is closed with bytes unread is reset, and that is no load to compare with.
+    let mut waiting = count;
+    while waiting > 0 {
+        match poll.poll(&mut events, Some(PATIENCE)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             result => result?,
+        }
+        if events.is_empty() {
+            return Err(Error::from(ErrorKind::TimedOut));
         }
         for event in &events {
             let connection = &mut connections[event.token().0];
@@ -64,7 +66,11 @@ fn run(
                 if control.counts() {
                     tally.done(connection.asked.elapsed());
                 }
-                ask(connection, exchange)?;
+                if control.over() {
+                    waiting -= 1;
+                } else {
+                    ask(connection, exchange)?;
+                }
             }
         }
     }

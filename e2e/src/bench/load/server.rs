@@ -32,7 +32,7 @@ const BACKLOG: i32 = 4096;
 /// Bytes read at once from a request's connection.
 const SCRATCH: usize = 16 << 10;
 /// Bytes read at once from a bulk stream.
-const GULP: usize = 256 << 10;
+const GULP: usize = 64 << 10;
 /// Tokens below this are listeners.
 const FIRST_CONNECTION: usize = 16;
 

@@ -21,7 +21,10 @@ fn rules(loopback: &str, probe: &str) -> String {
 }
 
 /// Installs rules and routes of both families in a pod.
-pub(crate) fn redirect(pod: &Pod) -> Result<()> {
+///
+/// # Errors
+/// What iptables or ip say.
+pub fn redirect(pod: &Pod) -> Result<()> {
     for (restore, family, loopback, probe) in [
         ("iptables-restore", "-4", "127.0.0.1/32", "169.254.7.127"),
         ("ip6tables-restore", "-6", "::1/128", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"),

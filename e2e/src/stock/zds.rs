@@ -20,22 +20,28 @@ const LARGEST: usize = 1024;
 
 /// A pod as ZDS names it.
 #[derive(Clone, Debug)]
-pub(crate) struct ZdsPod {
-    pub(crate) uid: String,
-    pub(crate) name: String,
-    pub(crate) namespace: String,
-    pub(crate) account: String,
+pub struct ZdsPod {
+    /// As in the pod's metadata; any unique word here.
+    pub uid: String,
+    /// Name of the pod.
+    pub name: String,
+    /// Its Kubernetes namespace.
+    pub namespace: String,
+    /// Its service account.
+    pub account: String,
     /// Name of its network namespace under /run/netns.
-    pub(crate) netns: String,
+    pub netns: String,
 }
 
 /// What is said to a proxy, and what it answered: empty when it agreed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Exchange {
+pub struct Exchange {
     /// Number of the connection, from 1.
-    pub(crate) proxy: usize,
-    pub(crate) said: String,
-    pub(crate) error: String,
+    pub proxy: usize,
+    /// The message in words.
+    pub said: String,
+    /// What the proxy did not like.
+    pub error: String,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +50,7 @@ enum Command {
     Delete(String),
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Shared {
     pods: Vec<ZdsPod>,
     proxies: Vec<mpsc::Sender<Command>>,
@@ -52,14 +58,18 @@ struct Shared {
 }
 
 /// A running ZDS server.
-pub(crate) struct ZdsServer {
+#[derive(Debug)]
+pub struct ZdsServer {
     path: PathBuf,
     shared: Arc<Mutex<Shared>>,
 }
 
 impl ZdsServer {
     /// Listens at `path`; its first snapshot is `pods`.
-    pub(crate) fn start(path: &Path, pods: Vec<ZdsPod>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn start(path: &Path, pods: Vec<ZdsPod>) -> Result<Self> {
         let listener = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
         listener.bind(&SockAddr::unix(path)?).with_context(|| path.display().to_string())?;
         listener.listen(8)?;
@@ -75,26 +85,29 @@ impl ZdsServer {
         Ok(Self { path: path.to_owned(), shared })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it listens.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// A pod came: every proxy that is there is told.
-    pub(crate) fn add(&self, pod: ZdsPod) {
+    pub fn add(&self, pod: ZdsPod) {
         let mut shared = self.shared.lock().expect("no panic while held");
         shared.pods.push(pod.clone());
         shared.proxies.retain(|proxy| proxy.send(Command::Add(pod.clone())).is_ok());
     }
 
     /// A pod went.
-    pub(crate) fn delete(&self, uid: &str) {
+    pub fn delete(&self, uid: &str) {
         let mut shared = self.shared.lock().expect("no panic while held");
         shared.pods.retain(|pod| pod.uid != uid);
         shared.proxies.retain(|proxy| proxy.send(Command::Delete(uid.to_owned())).is_ok());
     }
 
     /// Everything said and answered up to now.
-    pub(crate) fn exchanges(&self) -> Vec<Exchange> {
+    #[must_use]
+    pub fn exchanges(&self) -> Vec<Exchange> {
         self.shared.lock().expect("no panic while held").exchanges.clone()
     }
 }
