@@ -50,9 +50,7 @@ fn on_time(
         }
         stream.write_all(&exchange.request)?;
         stream.read_exact(&mut answer)?;
-        if control.counts() {
-            tally.done(due.elapsed());
-        }
+        control.done(tally, due.elapsed());
         due += every;
     }
     Ok(())
@@ -67,8 +65,7 @@ pub fn churn(exchange: Exchange) -> Work {
         while !control.over() {
             let begin = Instant::now();
             match once(target, &exchange, &mut answer) {
-                Ok(()) if control.counts() => tally.done(begin.elapsed()),
-                Ok(()) => {}
+                Ok(()) => control.done(&mut tally, begin.elapsed()),
                 Err(error) => tally.failed(&error),
             }
         }
@@ -120,9 +117,7 @@ fn stream(control: &Control, target: SocketAddr, tally: &mut Tally) -> std::io::
     while !control.over() {
         let begin = Instant::now();
         stream.write_all(&chunk)?;
-        if control.counts() {
-            tally.done(begin.elapsed());
-        }
+        control.done(tally, begin.elapsed());
     }
     Ok(())
 }

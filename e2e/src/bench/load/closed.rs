@@ -63,9 +63,7 @@ fn run(
             let connection = &mut connections[event.token().0];
             // A short read empties the socket, and what comes later is a new event: one read for an answer.
             if read(connection, &mut scratch)? {
-                if control.counts() {
-                    tally.done(connection.asked.elapsed());
-                }
+                control.done(tally, connection.asked.elapsed());
                 if control.over() {
                     waiting -= 1;
                 } else {

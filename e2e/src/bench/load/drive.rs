@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,19 +20,27 @@ const OVER: u8 = 2;
 
 /// Tells the threads of a load where they are.
 #[derive(Debug, Default)]
-pub struct Control(AtomicU8);
+pub struct Control {
+    phase: AtomicU8,
+    warm: AtomicUsize,
+}
 
 impl Control {
-    /// Does what ends now count?
-    #[must_use]
-    pub fn counts(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == MEASURED
+    /// Counts an exchange that took that long, if it ends within the window.
+    pub fn done(&self, tally: &mut Tally, took: Duration) {
+        match self.phase.load(Ordering::Relaxed) {
+            MEASURED => tally.latency.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
+            OVER => {}
+            _ => {
+                self.warm.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Is it time to end?
     #[must_use]
     pub fn over(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == OVER
+        self.phase.load(Ordering::Relaxed) == OVER
     }
 }
 
@@ -48,11 +56,6 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one exchange.
-    pub fn done(&mut self, took: Duration) {
-        self.latency.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-    }
-
     /// Counts a failure.
     pub fn failed(&mut self, error: &std::io::Error) {
         self.failed += 1;
@@ -109,12 +112,14 @@ pub fn drive<R>(
             spawn_in_netns(netns, move || work(&control, target))
         })
         .collect::<Result<_>>()?;
+    // A first connection may take long on a busy machine. Without any exchange the window shows what is wrong.
+    let _ = wait::until(PATIENCE, "an exchange for each thread", || control.warm.load(Ordering::Relaxed) >= threads);
     wait::pause(timing.warm_up);
     let before = read()?;
     let begin = Instant::now();
-    control.0.store(MEASURED, Ordering::Relaxed);
+    control.phase.store(MEASURED, Ordering::Relaxed);
     wait::pause(timing.window);
-    control.0.store(OVER, Ordering::Relaxed);
+    control.phase.store(OVER, Ordering::Relaxed);
     let seconds = begin.elapsed().as_secs_f64();
     let after = read()?;
     let mut tally = Tally::default();
