@@ -36,7 +36,7 @@ pub mod tunnel;
 pub use client::{ClientConnection, ClientDriver, OpenError};
 pub use connect::{Authority, Baggage, ConnectHead, Forwarded, Refusal, Traceparent};
 pub use error::{ConnectionEnd, ResetCode, StreamError};
-pub use pool::{Dial, DialFailure, Pool, PoolCount, PoolDriver, PoolError, PoolSettings};
+pub use pool::{Dial, DialFailure, Patience, Pool, PoolCount, PoolDriver, PoolError, PoolSettings};
 pub use relay::{Buffers, RelayEnd, RelayOutcome, Side, Traffic, relay_sockets, relay_tunnel, reset_unless_orderly};
 pub use server::{Incoming, Malformed, ServerConnection};
 pub use settings::ConnectionSettings;

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod authz;
 pub mod change;
+pub mod ejection;
 pub mod enrolment;
 pub mod gateway;
 pub mod mesh;

@@ -106,7 +106,9 @@ pub fn reason_of_pool(error: &PoolError<TunnelDialError>) -> Reason {
         PoolError::Open(OpenError::Refused { reason, .. }) => {
             reason.as_deref().and_then(Reason::from_code).unwrap_or(Reason::PeerRefused)
         }
-        PoolError::Open(OpenError::Stream(StreamError::PingTimeout)) => Reason::TunnelTimeout,
+        PoolError::Open(OpenError::Stream(StreamError::PingTimeout)) | PoolError::Unanswered { .. } => {
+            Reason::TunnelTimeout
+        }
         PoolError::Open(OpenError::Stream(_) | OpenError::Encode(_)) => Reason::TunnelFailed,
         PoolError::Draining => Reason::Draining,
     }
@@ -120,9 +122,9 @@ pub fn concerns_endpoint(error: &PoolError<TunnelDialError>) -> bool {
         PoolError::Dial(DialFailure::Dial(error)) => {
             !matches!(error.reason, Reason::NoCertificate | Reason::NoDialSockets)
         }
-        PoolError::Dial(DialFailure::Handshake(_) | DialFailure::Timeout) | PoolError::Open(OpenError::Stream(_)) => {
-            true
-        }
+        PoolError::Dial(DialFailure::Handshake(_) | DialFailure::Timeout)
+        | PoolError::Open(OpenError::Stream(_))
+        | PoolError::Unanswered { .. } => true,
         PoolError::Open(OpenError::Refused { status, .. }) => *status == 503,
         PoolError::Open(OpenError::Encode(_)) | PoolError::Draining => false,
     }
@@ -155,6 +157,7 @@ mod tests {
     #[case::no_http2(PoolError::Dial(DialFailure::Handshake(ConnectionEnd::Closed)), Reason::TunnelFailed, true)]
     #[case::lost(PoolError::Open(OpenError::Stream(StreamError::Reset(ResetCode::CANCEL))), Reason::TunnelFailed, true)]
     #[case::no_pong(PoolError::Open(OpenError::Stream(StreamError::PingTimeout)), Reason::TunnelTimeout, true)]
+    #[case::no_answer(PoolError::Unanswered { dialled: true }, Reason::TunnelTimeout, true)]
     #[case::application(refused(503, Some("connect-refused")), Reason::ConnectRefused, true)]
     #[case::stock_peer_503(refused(503, None), Reason::PeerRefused, true)]
     #[case::policy(refused(401, Some("policy-denied")), Reason::PolicyDenied, false)]

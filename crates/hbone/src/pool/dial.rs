@@ -22,6 +22,9 @@ pub trait Dial<K> {
 
     /// Connects to the peer that `key` names. May be dropped at any await: when the pool's deadline is over.
     fn dial(&self, key: &K) -> impl Future<Output = Result<Self::Io, Self::Error>>;
+
+    /// A connection that was dialled has ended.
+    fn ended(&self, _key: &K, _end: &ConnectionEnd) {}
 }
 
 /// Why a dial gave no connection. All callers that waited for it get the same.

@@ -2,14 +2,21 @@
 //!
 //! Rules, per key:
 //! - a caller gets the fullest connection that has room, so that the others empty and can be released;
-//! - without room it waits, and one dial runs for all who wait; a failed dial fails all of them;
-//! - a dialled connection serves as many as fit, in order of asking; if some are left, the next dial starts;
+//! - without room it waits, and as many dials run as all who wait need, up to [`MOST_DIALS`];
+//! - a dialled connection, or a place that is given back, serves who waits, in order of asking;
+//! - when the last dial under way fails, all who still wait fail with it;
 //! - a retired connection (GOAWAY, lost, drained) gets no new caller, whatever it still carries;
 //! - a connection that carried nothing for `idle_release` is released.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
+
+use crate::settings::MAX_TUNNELS;
+
+/// Dials that run for one key at a time. 8: a burst of 1000 callers needs ten connections, and a dial is mostly a handshake, of which
+/// one thread does one at a time; more would only let them all end late.
+pub const MOST_DIALS: usize = 8;
 
 /// Names one connection of a ledger; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,10 +31,10 @@ pub struct WaiterId(pub u64);
 pub enum Answer {
     /// Open a tunnel on this connection; a place is taken until [`Ledger::give_back`].
     Use(ConnectionId),
-    /// Wait; and if `dial`, somebody must start a dial now.
+    /// Wait.
     Wait {
-        /// No dial for the key is under way yet.
-        dial: bool,
+        /// The dials under way are too few for all who wait: start so many more.
+        dials: usize,
     },
 }
 
@@ -38,8 +45,8 @@ pub struct Dialled {
     pub connection: ConnectionId,
     /// These have a place on it now.
     pub served: Vec<WaiterId>,
-    /// More wait than fit: start another dial.
-    pub dial: bool,
+    /// More wait than the dials under way will serve: start so many more.
+    pub dials: usize,
 }
 
 /// How many connections and tunnels a key has.
@@ -62,11 +69,30 @@ pub struct Ledger<K> {
     idle_release: Duration,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
     places: Vec<Places>,
-    dialling: bool,
+    /// Dials under way.
+    dialling: usize,
+    /// Tunnels that the next connection will probably take: as many as the last one.
+    expected: usize,
     waiting: VecDeque<WaiterId>,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self { places: Vec::new(), dialling: 0, expected: MAX_TUNNELS, waiting: VecDeque::new() }
+    }
+}
+
+impl Entry {
+    /// Enters the dials that are missing for all who wait, and says how many.
+    fn start_dials(&mut self) -> usize {
+        let needed = self.waiting.len().div_ceil(self.expected).min(MOST_DIALS);
+        let missing = needed.saturating_sub(self.dialling);
+        self.dialling += missing;
+        missing
+    }
 }
 
 #[derive(Debug)]
@@ -95,10 +121,10 @@ impl<K: Eq + Hash + Clone> Ledger<K> {
             return Answer::Use(places.id);
         }
         entry.waiting.push_back(waiter);
-        Answer::Wait { dial: !std::mem::replace(&mut entry.dialling, true) }
+        Answer::Wait { dials: entry.start_dials() }
     }
 
-    /// The dial of a key succeeded; the connection takes `limit` tunnels (at least one).
+    /// A dial of a key succeeded; the connection takes `limit` tunnels (at least one).
     pub fn dialled(&mut self, key: &K, limit: usize, now: Instant) -> Dialled {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
@@ -107,16 +133,20 @@ impl<K: Eq + Hash + Clone> Ledger<K> {
         let used = entry.waiting.len().min(limit);
         let served = entry.waiting.drain(..used).collect();
         entry.places.push(Places { id, used, limit, idle_since: (used == 0).then_some(now) });
-        entry.dialling = !entry.waiting.is_empty();
-        let dial = entry.dialling;
+        entry.dialling = entry.dialling.saturating_sub(1);
+        entry.expected = limit;
+        let dials = entry.start_dials();
         self.owners.insert(id, key.clone());
-        Dialled { connection: id, served, dial }
+        Dialled { connection: id, served, dials }
     }
 
-    /// The dial of a key failed: these fail with it.
+    /// A dial of a key failed: these fail with it, unless another one is still under way.
     pub fn dial_failed(&mut self, key: &K) -> Vec<WaiterId> {
         let Some(entry) = self.entries.get_mut(key) else { return Vec::new() };
-        entry.dialling = false;
+        entry.dialling = entry.dialling.saturating_sub(1);
+        if entry.dialling > 0 {
+            return Vec::new();
+        }
         let failed = entry.waiting.drain(..).collect();
         self.tidy(key);
         failed
@@ -129,14 +159,26 @@ impl<K: Eq + Hash + Clone> Ledger<K> {
         }
     }
 
-    /// A tunnel ended. Nothing happens when its connection has been retired.
-    pub fn give_back(&mut self, id: ConnectionId, now: Instant) {
-        if let Some(places) = self.places_mut(id) {
-            places.used = places.used.saturating_sub(1);
-            if places.used == 0 {
-                places.idle_since = Some(now);
-            }
+    /// A tunnel ended; its place is this caller's now, if one waits. Nothing happens when its connection has been retired.
+    pub fn give_back(&mut self, id: ConnectionId, now: Instant) -> Option<WaiterId> {
+        let entry = self.entries.get_mut(self.owners.get(&id)?)?;
+        let places = entry.places.iter_mut().find(|places| places.id == id)?;
+        if places.used <= places.limit
+            && let Some(waiter) = entry.waiting.pop_front()
+        {
+            return Some(waiter);
         }
+        places.used = places.used.saturating_sub(1);
+        if places.used == 0 {
+            places.idle_since = Some(now);
+        }
+        None
+    }
+
+    /// Whether callers wait for a place on a connection to where this one leads.
+    #[must_use]
+    pub fn is_waited_for(&self, id: ConnectionId) -> bool {
+        self.owners.get(&id).and_then(|key| self.entries.get(key)).is_some_and(|entry| !entry.waiting.is_empty())
     }
 
     /// The peer announced how many tunnels the connection may carry (at least one). Says whether those it carries now fit.
@@ -200,7 +242,7 @@ impl<K: Eq + Hash + Clone> Ledger<K> {
 
     /// Forgets a key that has nothing left.
     fn tidy(&mut self, key: &K) {
-        let is_empty = |entry: &Entry| entry.places.is_empty() && !entry.dialling && entry.waiting.is_empty();
+        let is_empty = |entry: &Entry| entry.places.is_empty() && entry.dialling == 0 && entry.waiting.is_empty();
         if self.entries.get(key).is_some_and(is_empty) {
             self.entries.remove(key);
         }

@@ -8,4 +8,4 @@ pub mod ledger;
 mod pool;
 
 pub use dial::{Dial, DialFailure, PoolKey};
-pub use pool::{Pool, PoolCount, PoolDriver, PoolError, PoolSettings};
+pub use pool::{Patience, Pool, PoolCount, PoolDriver, PoolError, PoolSettings};

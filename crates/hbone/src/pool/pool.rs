@@ -1,6 +1,8 @@
 //! The doing half of the pool: leases places on connections, runs dials and connections.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -55,9 +57,38 @@ pub enum PoolError<E: std::fmt::Display> {
     /// A connection, but no tunnel.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// No answer in time, and the caller did not want to wait any longer ([`Patience`]).
+    #[error("{}", if *.dialled { "no answer to the request" } else { "no connection yet" })]
+    Unanswered {
+        /// A connection stood and the request was sent; else the dial was not over.
+        dialled: bool,
+    },
     /// [`Pool::drain`] was called, or the driver is gone.
     #[error("pool takes no more tunnels")]
     Draining,
+}
+
+/// How long a caller waits for each step (a connection; the answer to its request) before it asks itself whether to go on.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience<G> {
+    /// How long a step may take unasked, and between two questions.
+    pub step: Duration,
+    /// Whether to give up now: is there anything better to do?
+    pub gives_up: G,
+}
+
+impl<G: Fn() -> bool> Patience<G> {
+    /// Waits for a step; `None` when the caller gave up.
+    pub async fn wait<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+        let mut step = pin!(step);
+        loop {
+            match timeout(self.step, &mut step).await {
+                Ok(done) => return Some(done),
+                Err(_) if (self.gives_up)() => return None,
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 /// One key's line for the admin page.
@@ -144,11 +175,30 @@ where
     /// # Errors
     /// See [`PoolError`]. A request that met a GOAWAY is tried again on another connection first.
     pub async fn open(&self, key: &K, head: &ConnectHead) -> Result<Tunnel, PoolError<E>> {
+        self.open_within(key, head, Patience { step: Duration::MAX, gives_up: || false }).await
+    }
+
+    /// As [`Self::open`], for a caller that may have something better to do. A connection on which a request was not answered in time
+    /// gets no new ones: what is on it goes on.
+    ///
+    /// # Errors
+    /// See [`PoolError`].
+    pub async fn open_within(
+        &self,
+        key: &K,
+        head: &ConnectHead,
+        patience: Patience<impl Fn() -> bool>,
+    ) -> Result<Tunnel, PoolError<E>> {
         let mut tries = 0;
         loop {
-            let mut lease = self.lease(key).await?;
+            let lease = patience.wait(self.lease(key)).await;
+            let mut lease = lease.ok_or(PoolError::Unanswered { dialled: false })??;
             let connection = lease.connection.take().ok_or(PoolError::Draining)?;
-            match connection.open(head).await {
+            let Some(opened) = patience.wait(connection.open(head)).await else {
+                lock(&self.book).retire(lease.id);
+                return Err(PoolError::Unanswered { dialled: true });
+            };
+            match opened {
                 Ok(mut tunnel) => {
                     tunnel.hold(Box::new(lease));
                     return Ok(tunnel);
@@ -198,9 +248,9 @@ where
             match book.ask(key, &self.book) {
                 Asked::Leased(lease) => return Ok(lease),
                 Asked::Draining => return Err(PoolError::Draining),
-                Asked::Waits { id, served, dial } => {
-                    if dial && self.commands.send(Command::Dial(key.clone())).is_err() {
-                        return Err(PoolError::Draining);
+                Asked::Waits { id, served, dials } => {
+                    for _ in 0..dials {
+                        self.commands.send(Command::Dial(key.clone())).map_err(|_| PoolError::Draining)?;
                     }
                     Waiter { key, id, served, book: &self.book }
                 }
@@ -236,17 +286,16 @@ where
         // Nobody waits any more for a dial that is under way when the pool closes.
         while open || !connections.is_empty() {
             tokio::select! {
-                Some((id, end)) = connections.next() => {
+                Some((id, key, end)) = connections.next() => {
                     let end: ConnectionEnd = end;
                     tracing::debug!(%end, "tunnel connection ended");
                     lock(&book).retire(id);
+                    dialer.ended(&key, &end);
                 }
                 Some((key, result)) = dials.next() => {
-                    let (running, again) = dialled(&book, &key, result);
-                    connections.extend(running.map(|(id, driver)| async move { (id, driver.await) }));
-                    if again {
-                        dials.push(dial(&dialer, &settings, key));
-                    }
+                    let (running, more) = dialled(&book, &key, result);
+                    dials.extend(std::iter::repeat_n(key.clone(), more).map(|key| dial(&dialer, &settings, key)));
+                    connections.extend(running.map(|(id, driver)| async move { (id, key, driver.await) }));
                 }
                 command = commands.recv(), if open => match command {
                     Some(Command::Dial(key)) => dials.push(dial(&dialer, &settings, key)),
@@ -269,37 +318,33 @@ fn may_retry(error: &OpenError, fresh: bool) -> bool {
 /// What a dial gives: a connection and its driver, or the failure that all its waiters get.
 type DialResult<Io, E> = Result<(ClientConnection, ClientDriver<Io>), DialFailure<E>>;
 
-/// Enters a dial's result in the book. Returns what must run from now on, and whether the key needs another dial.
+/// Enters a dial's result in the book. Returns what must run from now on, and how many more dials the key needs.
 fn dialled<K: PoolKey, Io, E>(
     shared: &Arc<Mutex<Book<K, E>>>,
     key: &K,
     result: DialResult<Io, E>,
-) -> (Option<(ConnectionId, ClientDriver<Io>)>, bool)
+) -> (Option<(ConnectionId, ClientDriver<Io>)>, usize)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     let mut book = lock(shared);
     let (connection, driver) = match result {
         Ok(pair) if !book.draining => pair,
-        Ok(_) => return (None, false),
+        Ok(_) => return (None, 0),
         Err(failure) => {
             for id in book.ledger.dial_failed(key) {
                 book.answer(id, Err(Some(failure.clone())));
             }
-            return (None, false);
+            return (None, 0);
         }
     };
     let dialled = book.ledger.dialled(key, connection.tunnel_limit(), Instant::now().into_std());
     let id = dialled.connection;
-    for waiter in dialled.served {
-        let lease = Lease { id, connection: Some(connection.clone()), fresh: true, book: Arc::downgrade(shared) };
-        if let Some(unused) = book.answer(waiter, Ok(lease)) {
-            // Its caller went away meanwhile. The lock is held: do here what dropping it would.
-            unused.return_to(&mut book);
-        }
-    }
     book.connections.insert(id, connection);
-    (Some((id, driver)), dialled.dial)
+    for waiter in dialled.served {
+        book.serve(id, waiter, true, Arc::downgrade(shared));
+    }
+    (Some((id, driver)), dialled.dials)
 }
 
 async fn dial<K, D: Dial<K>>(dialer: &D, settings: &PoolSettings, key: K) -> (K, DialResult<D::Io, D::Error>) {
@@ -313,7 +358,7 @@ async fn dial<K, D: Dial<K>>(dialer: &D, settings: &PoolSettings, key: K) -> (K,
 
 enum Asked<K: PoolKey, E> {
     Leased(Lease<K, E>),
-    Waits { id: WaiterId, served: oneshot::Receiver<Served<K, E>>, dial: bool },
+    Waits { id: WaiterId, served: oneshot::Receiver<Served<K, E>>, dials: usize },
     Draining,
 }
 
@@ -326,10 +371,10 @@ impl<K: PoolKey, E> Book<K, E> {
         self.next_waiter += 1;
         loop {
             match self.ledger.ask(key, waiter) {
-                Answer::Wait { dial } => {
+                Answer::Wait { dials } => {
                     let (sender, served) = oneshot::channel();
                     self.waiters.insert(waiter, sender);
-                    return Asked::Waits { id: waiter, served, dial };
+                    return Asked::Waits { id: waiter, served, dials };
                 }
                 Answer::Use(id) => {
                     let Some(connection) = self.connections.get(&id).filter(|connection| connection.is_usable()) else {
@@ -360,6 +405,31 @@ impl<K: PoolKey, E> Book<K, E> {
         unsent.and_then(Result::ok)
     }
 
+    /// Gives a place that was taken for a waiter to it, or to the next if it is gone. The lock is held: no lease may be dropped in here.
+    fn serve(&mut self, id: ConnectionId, mut waiter: WaiterId, fresh: bool, book: Weak<Mutex<Self>>) {
+        loop {
+            let connection = self.connections.get(&id).cloned();
+            let Some(mut unused) = self.answer(waiter, Ok(Lease { id, connection, fresh, book: book.clone() })) else {
+                return;
+            };
+            unused.book = Weak::new();
+            match self.ledger.give_back(id, Instant::now().into_std()) {
+                Some(next) => waiter = next,
+                None => return,
+            }
+        }
+    }
+
+    /// A tunnel ended.
+    fn give_back(&mut self, id: ConnectionId, book: Weak<Mutex<Self>>) {
+        if self.ledger.is_waited_for(id) && !self.connections.get(&id).is_some_and(ClientConnection::is_usable) {
+            return self.retire(id);
+        }
+        if let Some(waiter) = self.ledger.give_back(id, Instant::now().into_std()) {
+            self.serve(id, waiter, false, book);
+        }
+    }
+
     fn retire(&mut self, id: ConnectionId) {
         self.ledger.retire(id);
         self.connections.remove(&id);
@@ -372,17 +442,10 @@ impl<K: PoolKey, E> Book<K, E> {
     }
 }
 
-impl<K: PoolKey, E> Lease<K, E> {
-    fn return_to(mut self, book: &mut Book<K, E>) {
-        self.book = Weak::new();
-        book.ledger.give_back(self.id, Instant::now().into_std());
-    }
-}
-
 impl<K: PoolKey, E> Drop for Lease<K, E> {
     fn drop(&mut self) {
         if let Some(book) = self.book.upgrade() {
-            lock(&book).ledger.give_back(self.id, Instant::now().into_std());
+            lock(&book).give_back(self.id, Weak::clone(&self.book));
         }
     }
 }

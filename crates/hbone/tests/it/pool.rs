@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weft_hbone::pool::ledger::KeyCount;
-use weft_hbone::{ConnectionSettings, Dial, DialFailure, Pool, PoolError, PoolSettings, server};
+use weft_hbone::{ConnectionSettings, Dial, DialFailure, Patience, Pool, PoolError, PoolSettings, server};
 
 use crate::harness::{PIPE, echo, eventually, head, ping, start_server_until, within};
 
@@ -37,6 +37,10 @@ impl Dial<&'static str> for Pipes {
             _ => {}
         }
         let (near, far) = duplex(PIPE);
+        if (*key, number) == ("never answers once", 0) {
+            tokio::spawn(answer_one_then_hang(far));
+            return Ok(near);
+        }
         if (*key, number) == ("breaks once", 0) {
             tokio::spawn(answer_one_then_break(far));
             return Ok(near);
@@ -53,6 +57,23 @@ async fn answer_one_then_break(io: DuplexStream) {
     let mut connection = server::handshake(io, &ConnectionSettings::default()).await.unwrap();
     let _first = connection.accept().await.unwrap().unwrap().accept(None).unwrap();
     let _second = connection.accept().await;
+}
+
+/// Accepts one tunnel and takes the others without an answer.
+async fn answer_one_then_hang(io: DuplexStream) {
+    let mut connection = server::handshake(io, &ConnectionSettings::default()).await.unwrap();
+    let mut taken = Vec::new();
+    let mut first = connection.accept().await.unwrap().unwrap().accept(None).unwrap();
+    let serve = async move {
+        let mut heard = [0; 64];
+        while let Ok(count @ 1..) = first.read(&mut heard).await {
+            first.write_all(&heard[..count]).await.unwrap();
+        }
+    };
+    tokio::spawn(serve);
+    while let Some(Ok(request)) = connection.accept().await {
+        taken.push(request);
+    }
 }
 
 fn start(settings: PoolSettings) -> (Pool<&'static str, NobodyThere>, Pipes, JoinHandle<()>) {
@@ -168,6 +189,49 @@ async fn a_broken_kept_connection_is_replaced() {
     let mut tunnel = within(pool.open(&"breaks once", &head())).await.unwrap();
     assert_eq!(pipes.dials.load(Ordering::SeqCst), 2);
     ping(&mut tunnel, b"new").await;
+}
+
+#[tokio::test]
+async fn a_burst_of_many_dials_at_once_and_waiters_take_places_that_come_free() {
+    let (pool, pipes, _driver) = start(PoolSettings::default());
+    let opened = (0..450).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.open(&"a", &head()).await.unwrap() })
+    });
+    let opened: Vec<_> = opened.collect();
+    eventually("all dials begin together", || pipes.dials.load(Ordering::SeqCst) == 5).await;
+    let tunnels = within(futures_util::future::join_all(opened)).await;
+    assert_eq!(count_of(&pool, "a"), KeyCount { connections: 5, tunnels: 450, waiting: 0 });
+    drop(tunnels);
+    assert_eq!(count_of(&pool, "a").tunnels, 0);
+}
+
+const BRIEF: Duration = Duration::from_millis(20);
+
+/// Whoever has something better to do goes; the connection that did not answer gets no new requests, and what is on it goes on.
+#[tokio::test]
+async fn a_request_without_an_answer_is_given_up_and_its_connection_is_left() {
+    let (pool, pipes, _driver) = start(PoolSettings::default());
+    let mut old = within(pool.open(&"never answers once", &head())).await.unwrap();
+    let asked = AtomicUsize::new(0);
+    let gives_up = || asked.fetch_add(1, Ordering::SeqCst) == 2;
+    let head = head();
+    let given_up = pool.open_within(&"never answers once", &head, Patience { step: BRIEF, gives_up });
+    assert!(matches!(within(given_up).await, Err(PoolError::Unanswered { dialled: true })));
+    assert_eq!(asked.load(Ordering::SeqCst), 3, "asked again while it had nothing better to do");
+    let mut new = within(pool.open(&"never answers once", &head)).await.unwrap();
+    assert_eq!(pipes.dials.load(Ordering::SeqCst), 2);
+    ping(&mut new, b"new").await;
+    ping(&mut old, b"old").await;
+}
+
+#[tokio::test]
+async fn a_dial_that_takes_long_is_given_up_by_who_may_and_goes_on() {
+    let (pool, pipes, _driver) = start(PoolSettings::default());
+    let head = head();
+    let given_up = pool.open_within(&"slow", &head, Patience { step: BRIEF, gives_up: || true });
+    assert!(matches!(within(given_up).await, Err(PoolError::Unanswered { dialled: false })));
+    assert_eq!(pipes.dials.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
