@@ -43,6 +43,7 @@ use crate::limits;
 use crate::node_info::NodeInfo;
 use crate::sandbox::Enclosure;
 use crate::telemetry::{AccessLog, Telemetry};
+use crate::worker::load::{Load, Peers};
 use crate::worker::run::{Worker, WorkerCommand};
 
 /// Runs the proxy half until a signal comes, then drains it.
@@ -161,15 +162,18 @@ fn start_workers(
     questions: &mpsc::UnboundedSender<SocketQuestion>,
     count: usize,
 ) -> Result<Workers, threads::SpawnError> {
-    let mut workers = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for number in 0..count {
-        let (commands, orders) = mpsc::unbounded_channel();
+    let loads: Vec<Load> = (0..count).map(|_| Load::default()).collect();
+    let (commands, orders): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+    let mut workers = (Vec::with_capacity(count), commands);
+    for (number, orders) in orders.into_iter().enumerate() {
         let (environment, telemetry, questions) = (environment.clone(), telemetry.worker(), questions.clone());
+        let others = workers.1.iter().map(mpsc::UnboundedSender::downgrade).collect();
+        let loads = loads.clone();
         let thread = threads::spawn(&format!("worker-{number}"), move || {
-            Worker::new(environment, telemetry, ask_through(questions, number)).run(orders)
+            let peers = Peers::new(number, &loads, others);
+            Worker::new(environment, telemetry, ask_through(questions, number)).among(peers).run(orders)
         })?;
         workers.0.push(thread);
-        workers.1.push(commands);
     }
     Ok(workers)
 }

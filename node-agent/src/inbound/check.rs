@@ -21,15 +21,22 @@ pub async fn check(
     workload: &Arc<Workload>,
     admit: impl Fn(&Mesh, &Workload) -> Result<Admission, Denied>,
 ) -> Result<Admission, Failure> {
+    let checked = check_now(shard, live, workload, &admit);
+    if !is_unknown(&checked) {
+        return checked;
+    }
     let deadline = Instant::now() + shard.environment.settings.policy_wait;
     let mut mesh = shard.environment.mesh.clone();
     loop {
         let checked = check_now(shard, live, workload, &admit);
-        let unknown = checked.as_ref().is_err_and(|failure| failure.reason == Reason::PolicyUnknown);
-        if !unknown || !matches!(timeout_at(deadline, mesh.changed()).await, Ok(Ok(()))) {
+        if !is_unknown(&checked) || !matches!(timeout_at(deadline, mesh.changed()).await, Ok(Ok(()))) {
             return checked;
         }
     }
+}
+
+fn is_unknown(checked: &Result<Admission, Failure>) -> bool {
+    checked.as_ref().is_err_and(|failure| failure.reason == Reason::PolicyUnknown)
 }
 
 fn check_now(

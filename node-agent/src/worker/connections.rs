@@ -23,12 +23,15 @@ use weft_model::{Mesh, Reason};
 
 use crate::pods::PodUid;
 use crate::telemetry::{ConnectionRecord, Direction, Edge, WorkerTelemetry, row};
+use crate::worker::load::{Busy, Load};
 
 /// All live connections of one worker.
 pub struct Connections {
     live: RefCell<Table>,
     outstanding: Rc<RefCell<HashMap<Uid, u32>>>,
     telemetry: WorkerTelemetry,
+    /// What the other workers see of this one.
+    load: RefCell<Load>,
 }
 
 /// Places that an empty table keeps; what a burst needed is given back.
@@ -133,7 +136,12 @@ impl Connections {
     /// An empty table.
     #[must_use]
     pub fn new(telemetry: WorkerTelemetry) -> Rc<Self> {
-        Rc::new(Self { live: RefCell::default(), outstanding: Rc::default(), telemetry })
+        Rc::new(Self { live: RefCell::default(), outstanding: Rc::default(), telemetry, load: RefCell::default() })
+    }
+
+    /// Counts the connections from now on where the other workers see it.
+    pub fn count_in(&self, load: &Load) {
+        self.load.replace(load.clone());
     }
 
     /// Enters a connection of a pod. Call it before anything is decided.
@@ -156,7 +164,8 @@ impl Connections {
         });
         let id = self.live.borrow_mut().insert(shared.clone());
         let cut = Cut(shared.clone());
-        (Live { id, table: self.clone(), shared, finished: false }, cut)
+        let busy = self.load.borrow().connection();
+        (Live { id, table: self.clone(), shared, finished: false, _busy: busy }, cut)
     }
 
     /// Checks every connection again and cuts those that are no longer permitted. One whose workload names a policy that has
@@ -292,6 +301,7 @@ pub struct Live {
     table: Rc<Connections>,
     shared: Rc<Shared>,
     finished: bool,
+    _busy: Busy,
 }
 
 /// Tells a connection's task that it must end.

@@ -5,6 +5,7 @@
 //! | [`run`] | the worker: obeys the control thread, accepts, re-checks, drains |
 //! | [`shard`] | what one worker owns: everything else here, for its tasks |
 //! | [`accept`] | the accept loop of one listener |
+//! | [`load`] | how busy each worker is, and which one takes a tunnel |
 //! | [`connections`] | the table of live connections |
 //! | [`sockets`] | dial sockets from inside the pods, and the options of every socket |
 //! | [`credentials`], [`tunnels`] | TLS configurations; how the pool gets its encrypted connections |
@@ -20,6 +21,7 @@ pub mod credentials;
 pub mod describe;
 pub mod failure;
 pub mod gateway;
+pub mod load;
 pub mod own;
 pub mod run;
 pub mod served;

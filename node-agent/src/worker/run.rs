@@ -27,6 +27,7 @@ use crate::outbound::serve_outbound;
 use crate::pods::PodUid;
 use crate::telemetry::WorkerTelemetry;
 use crate::worker::accept::{Ends, accept_all};
+use crate::worker::load::{Busy, Peers};
 use crate::worker::served::ServedPod;
 use crate::worker::shard::{Pod, Shard};
 use crate::worker::sockets::{Ask, tune};
@@ -65,6 +66,8 @@ pub enum WorkerCommand {
     },
     /// Asks for the table of live connections.
     Connections(oneshot::Sender<Vec<ConnectionRow>>),
+    /// A tunnel that another worker has accepted and this one, which is less busy, serves.
+    Tunnel(GivenTunnel),
     /// Take nothing new, for any pod, until it is added again.
     Retire,
     /// Take nothing new, finish what is there, cut the rest at the deadline, then end.
@@ -74,17 +77,39 @@ pub enum WorkerCommand {
     },
 }
 
+/// A tunnel that one worker gives to another.
+#[derive(Debug)]
+pub struct GivenTunnel {
+    /// The pod that it came to.
+    pub uid: PodUid,
+    /// The accepted socket.
+    pub stream: std::net::TcpStream,
+    /// Who came.
+    pub client: SocketAddr,
+    /// It counts as the taker's from the moment it is given.
+    pub busy: Busy,
+}
+
+/// Tunnels of pods that this worker has not been told of yet: another one was, a moment before.
+const EARLY: usize = 64;
+
 /// A worker, before it runs.
 pub struct Worker {
     shard: Rc<Shard>,
     mesh_changes: weft_runtime::shared::Reader<weft_model::Mesh>,
     pods: HashMap<PodUid, Attendance>,
     tasks: TaskTracker,
+    /// The other workers, which may take an accepted tunnel.
+    peers: Rc<WorkerPeers>,
+    early: Vec<GivenTunnel>,
     /// No pod is added any more.
     draining: bool,
     /// The pool's driver; its end is the end of all tunnels.
     pool: tokio::task::JoinHandle<()>,
 }
+
+/// The other workers of the agent. Weak: a worker ends when nobody else can command it any more.
+pub type WorkerPeers = Peers<mpsc::WeakUnboundedSender<WorkerCommand>>;
 
 /// A pod that the worker attends to.
 struct Attendance {
@@ -105,7 +130,16 @@ impl Worker {
         let mesh_changes = environment.mesh.clone();
         let (shard, driver) = Shard::new(environment, telemetry, ask);
         let pool = tokio::task::spawn_local(driver.run());
-        Self { shard, mesh_changes, pods: HashMap::new(), tasks: TaskTracker::new(), draining: false, pool }
+        let (pods, tasks, peers) = (HashMap::new(), TaskTracker::new(), Rc::new(Peers::none()));
+        Self { shard, mesh_changes, pods, tasks, peers, early: Vec::new(), draining: false, pool }
+    }
+
+    /// As one of several: tunnels that it accepts go to the least busy one.
+    #[must_use]
+    pub fn among(mut self, peers: WorkerPeers) -> Self {
+        self.shard.connections.count_in(peers.own());
+        self.peers = Rc::new(peers);
+        self
     }
 
     /// Runs until it is drained, or until nobody can command it any more (then it ends at once).
@@ -166,12 +200,14 @@ impl Worker {
                     self.shard.sockets.supply(&uid, family, sockets);
                 }
             }
+            WorkerCommand::Tunnel(given) => self.take_over(given),
             // Whoever asked may have gone meanwhile.
             WorkerCommand::Connections(reply) => drop(reply.send(self.shard.connections.rows())),
             WorkerCommand::Retire => self.retire(),
             WorkerCommand::Drain { deadline } => {
                 self.retire();
                 self.draining = true;
+                self.early.clear();
                 self.tasks.close();
                 return Next::Drain(deadline);
             }
@@ -194,7 +230,10 @@ impl Worker {
             old.replaced.cancel();
         }
         self.shard.sockets.renew(&uid);
+        let of_this_pod = self.early.extract_if(.., |given| given.uid == uid);
+        let early: Vec<GivenTunnel> = of_this_pod.collect();
         self.pods.insert(uid, attendance);
+        early.into_iter().for_each(|given| self.take_over(given));
     }
 
     fn listen(&self, attendance: &Attendance, listeners: WorkerListeners) {
@@ -212,11 +251,32 @@ impl Worker {
             });
         }
         for listener in listeners.hbone {
-            let (shard, pod, tracker) = (shard.clone(), pod.clone(), tasks.clone());
+            let (shard, pod, tracker, peers) = (shard.clone(), pod.clone(), tasks.clone(), self.peers.clone());
             self.accept(attendance, listener, move |stream, client| {
-                tracker.spawn_local(serve_tunnels(shard.clone(), pod.clone(), stream, client, tracker.clone()));
+                let Some((stream, busy)) = keep_or_give(&peers, &pod.info().uid, stream, client) else { return };
+                let tunnels = serve_tunnels(shard.clone(), pod.clone(), stream, client, tracker.clone());
+                tracker.spawn_local(busy_while(busy, tunnels));
             });
         }
+    }
+
+    /// Serves a tunnel that another worker has accepted. Where the pod is served no more it is reset, as it would have been
+    /// there.
+    fn take_over(&mut self, given: GivenTunnel) {
+        let Some(attendance) = self.pods.get(&given.uid) else {
+            if !self.draining && self.early.len() < EARLY {
+                self.early.push(given);
+            }
+            return;
+        };
+        let GivenTunnel { stream, client, busy, .. } = given;
+        if attendance.pod.retired.is_cancelled() {
+            return;
+        }
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let (shard, pod) = (self.shard.clone(), attendance.pod.clone());
+        let tunnels = serve_tunnels(shard, pod, stream, client, self.tasks.clone());
+        self.tasks.spawn_local(busy_while(busy, tunnels));
     }
 
     fn accept(
@@ -244,6 +304,7 @@ impl Worker {
             attendance.pod.retired.cancel();
             attendance.pod.gone.cancel();
         }
+        self.early.retain(|given| given.uid != *uid);
         self.shard.connections.cut_pod(uid, Reason::WorkloadGone);
         self.shard.pool.retire_where(|key| key.pod == *uid);
         self.shard.sockets.forget(uid);
@@ -274,6 +335,23 @@ impl Worker {
             self.pool.abort();
         }
     }
+}
+
+/// Gives an accepted tunnel to a worker that is less busy, or says that it stays here, and as what it counts.
+fn keep_or_give(peers: &WorkerPeers, uid: &PodUid, stream: TcpStream, client: SocketAddr) -> Option<(TcpStream, Busy)> {
+    let other = peers.less_busy().and_then(|(other, load)| Some((other.upgrade()?, load)));
+    let Some((other, load)) = other else { return Some((stream, peers.own().tunnel())) };
+    // A socket that cannot be taken out of this thread's event queue is gone.
+    let stream = stream.into_std().ok()?;
+    let given = GivenTunnel { uid: uid.clone(), stream, client, busy: load.tunnel() };
+    // A worker that has just ended resets it; the peer dials again.
+    let _ended = other.send(WorkerCommand::Tunnel(given));
+    None
+}
+
+async fn busy_while(busy: Busy, what: impl Future<Output = ()>) {
+    what.await;
+    drop(busy);
 }
 
 #[cfg(test)]

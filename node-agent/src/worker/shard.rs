@@ -1,6 +1,6 @@
 //! What one data worker owns and its tasks share. Lives on one thread: nothing in here is locked or sent.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weft_hbone::{Buffers, Pool, PoolDriver};
 use weft_model::{Mesh, Reason, Workload};
+use weft_runtime::shared::CachedReader;
 
 use crate::environment::Environment;
 use crate::handover::PodInfo;
@@ -39,6 +40,8 @@ pub struct Shard {
     pub buffers: Buffers,
     /// Counters and log.
     pub telemetry: WorkerTelemetry,
+    /// The mesh as it was read last: while it does not change, reading it touches nothing that other workers touch.
+    latest_mesh: RefCell<CachedReader<Mesh>>,
     next_port: Cell<u16>,
 }
 
@@ -79,6 +82,7 @@ impl Shard {
             pool,
             buffers: Buffers::new(),
             telemetry,
+            latest_mesh: RefCell::new(environment.mesh.cached()),
             next_port: Cell::new(rand::random_range(SOURCE_PORTS)),
             environment,
         };
@@ -94,7 +98,11 @@ impl Shard {
 
     /// One consistent version of the mesh for one decision.
     pub fn mesh<R>(&self, look: impl FnOnce(&Mesh) -> R) -> R {
-        self.environment.mesh.read(look)
+        match self.latest_mesh.try_borrow_mut() {
+            Ok(mut mesh) => mesh.read(look),
+            // Asked again from within a decision.
+            Err(_) => self.environment.mesh.read(look),
+        }
     }
 
     /// The pod's own workload; waits for the control plane to name it.

@@ -19,6 +19,7 @@ use weft_node_agent::node_info::NodeInfo;
 use weft_node_agent::pods::roster::ReleasePatience;
 use weft_node_agent::pods::{PodSpec, PodUid};
 use weft_node_agent::telemetry::{ConnectionRecord, Lines, Telemetry};
+use weft_node_agent::worker::load::{Load, Peers};
 use weft_node_agent::worker::run::{Worker, WorkerCommand};
 use weft_node_agent::worker::served::{Served, ServedPod};
 use weft_runtime::shared::{Reader, Writer, channel};
@@ -178,16 +179,18 @@ impl Halves {
             serve(capture, server, wanted, status, async { _ = capture_ends.await }).await.unwrap();
         });
         let (questions, asked) = mpsc::unbounded_channel();
-        let (mut workers, mut workers_commands) = (Vec::new(), Vec::new());
-        for number in 0..WORKERS {
-            let (commands, orders) = mpsc::unbounded_channel();
+        let loads: [Load; WORKERS] = std::array::from_fn(|_| Load::default());
+        let (workers_commands, orders): (Vec<_>, Vec<_>) = (0..WORKERS).map(|_| mpsc::unbounded_channel()).unzip();
+        let mut workers = Vec::new();
+        for (number, orders) in orders.into_iter().enumerate() {
             let (environment, telemetry, questions) = (environment.clone(), telemetry.worker(), questions.clone());
-            let name = format!("w{number}-{}", environment.node.name);
+            let others = workers_commands.iter().map(mpsc::UnboundedSender::downgrade).collect();
+            let (name, loads) = (format!("w{number}-{}", environment.node.name), loads.clone());
             let worker = threads::spawn(&name, move || {
-                Worker::new(environment, telemetry, ask_through(questions, number)).run(orders)
+                let peers = Peers::new(number, &loads, others);
+                Worker::new(environment, telemetry, ask_through(questions, number)).among(peers).run(orders)
             });
             workers.push(worker.unwrap());
-            workers_commands.push(commands);
         }
         let hello = Hello { workers: WORKERS, node: environment.node.name.to_string() };
         let (events, handle) = HandoverClient::connect_when_there(&path, hello);
