@@ -60,8 +60,18 @@ fn serve_as_proxy(common: CommonOptions, options: ProxyOptions, standing: privil
     tracing::info!(user = standing.uid, changed_user = standing.changed_user, "runs without any capability");
     let enclosure = sandbox::enclose(options.sandbox, &options.readable())?;
     enclosure.log();
+    give_memory_back();
     let runtime = local_runtime()?;
     runtime.block_on(control::run_proxy(common, options, logging, &enclosure))
+}
+
+/// The allocator gives pages back only while somebody allocates, and after a load nobody does: 10,000 connections had left
+/// 47 MB behind for as long as one looked. A thread of its own gives them back within 10 s (jemalloc's `dirty_decay_ms`).
+fn give_memory_back() {
+    let one = tikv_jemalloc_ctl::max_background_threads::write(1);
+    if let Err(error) = one.and_then(|()| tikv_jemalloc_ctl::background_thread::write(true)) {
+        tracing::warn!(%error, "memory that is free will be given back late");
+    }
 }
 
 fn run_both(common: &CommonOptions, proxy: &ProxyOptions) -> anyhow::Result<()> {

@@ -24,6 +24,7 @@ pub mod drain;
 pub mod failure;
 pub mod logging;
 pub mod metrics;
+mod patient;
 pub mod places;
 pub mod readiness;
 pub mod shared;

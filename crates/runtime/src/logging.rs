@@ -1,4 +1,5 @@
-//! Log lines: text for terminals, JSON by choice, always on stderr (stdout belongs to what a command was asked for). The
+//! Log lines: text for terminals, JSON by choice, always on stderr (stdout belongs to what a command was asked for). Nobody
+//! waits for whoever reads them: what there is no room for is lost and counted. The
 //! filter can be changed while the program runs, through a [`Handle`] or the admin action `POST /logging?level=debug`.
 
 use std::io::IsTerminal;
@@ -10,6 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use crate::patient::Patient;
 use crate::threads::panic_message;
 
 /// What a program logs when nothing else is asked for.
@@ -52,7 +54,8 @@ impl std::fmt::Display for Format {
 /// [`Error::Filter`] when the filter cannot be read, [`Error::AlreadyStarted`] when the process logs already.
 pub fn init(filter: &str, format: Format) -> Result<Handle, Error> {
     let colours = std::io::stderr().is_terminal();
-    let (layer, handle) = layer(filter, format, colours, std::io::stderr)?;
+    let lines = Patient::new(std::io::stderr(), if format == Format::Json { lost_as_json } else { lost_as_text });
+    let (layer, handle) = layer(filter, format, colours, lines)?;
     tracing_subscriber::registry().with(layer).try_init().map_err(|_| Error::AlreadyStarted)?;
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -64,6 +67,15 @@ pub fn init(filter: &str, format: Format) -> Result<Handle, Error> {
         );
     }));
     Ok(handle)
+}
+
+fn lost_as_text(lines: u64) -> String {
+    format!(" WARN weft_runtime::logging: log lines were lost, nobody read standard error lost={lines}\n")
+}
+
+fn lost_as_json(lines: u64) -> String {
+    let message = "log lines were lost, nobody read standard error";
+    format!("{}\n", serde_json::json!({ "level": "WARN", "message": message, "lost": lines }))
 }
 
 fn panic_message_of(panic: &std::panic::PanicHookInfo<'_>) -> String {
