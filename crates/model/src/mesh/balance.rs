@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
+use super::endpoints::{EndpointSet, Kind};
 use super::index::Mesh;
+use crate::address::NetworkAddress;
 use crate::reason::Reason;
-use crate::service::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service};
+use crate::service::{BalanceMode, IpFamilies, Scope, Service};
 use crate::workload::{Health, Uid, Workload};
 
 /// What is asked.
@@ -55,37 +57,60 @@ pub fn choose(
     if request.service.port(request.service_port).is_none() {
         return Err(Reason::PortUnresolved);
     }
-    let all = mesh.endpoints(&request.service.key).map(|set| set.workloads()).unwrap_or_default();
+    let Some(set) = mesh.endpoints(&request.service.key) else { return Err(Reason::NoHealthyEndpoint) };
     let balancing = &request.service.load_balancing;
-    let chosen = if balancing.scopes.is_empty() || balancing.mode == BalanceMode::Any {
-        quick(all, request, &outstanding, rng).or_else(|| {
-            let usable: Vec<Chosen> = all.iter().filter_map(|workload| usable(workload, request)).collect();
+    let open = |kind: &Kind| (kind.healthy || balancing.allow_unhealthy) && kind.network == request.source.network;
+    let one_of = |open: &dyn Fn(&Kind) -> bool, rng: &mut _| {
+        quick(set, request, open, &outstanding, rng).or_else(|| {
+            let usable: Vec<Chosen> = set.of_kinds(open).filter_map(|workload| usable(workload, request)).collect();
             draw_two(&usable, &outstanding, rng)
         })
+    };
+    let chosen = if let Some(exact) = request.exact {
+        named(mesh, set, exact, request)
+    } else if balancing.scopes.is_empty() || balancing.mode == BalanceMode::Any {
+        one_of(&open, rng)
+    } else if balancing.scopes.iter().all(|scope| kind_knows(*scope)) {
+        // From the nearest kinds to the farthest: as many steps as there are zones.
+        let rank = |kind: &Kind| rank(&balancing.scopes, |scope| same_kind(scope, request.source, kind));
+        let mut ranks: Vec<usize> = set.kinds().filter(|kind| open(kind)).map(rank).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        if balancing.mode == BalanceMode::Strict {
+            ranks.retain(|rank| *rank == balancing.scopes.len());
+        }
+        ranks.into_iter().rev().find_map(|needed| one_of(&|kind: &Kind| open(kind) && rank(kind) >= needed, rng))
     } else {
-        draw_two(&nearest(all, request), &outstanding, rng)
+        draw_two(&nearest(set, request), &outstanding, rng)
     };
     chosen.ok_or(Reason::NoHealthyEndpoint)
 }
 
+/// The endpoint that the client named by its address.
+fn named(mesh: &Mesh, set: &EndpointSet, exact: IpAddr, request: &EndpointRequest<'_>) -> Option<Chosen> {
+    let owner = mesh.workload_at(&NetworkAddress::new(request.source.network.clone(), exact));
+    let owner = owner.and_then(|owner| set.get(&owner.uid));
+    owner
+        .and_then(|workload| usable(workload, request))
+        // An address that several workloads share, or that is no pod's own.
+        .or_else(|| set.workloads().find_map(|workload| usable(workload, request)))
+}
+
 /// Draws endpoints until two are usable, so that the cost does not grow with the service.
 fn quick(
-    all: &[Arc<Workload>],
+    set: &EndpointSet,
     request: &EndpointRequest<'_>,
+    open: &dyn Fn(&Kind) -> bool,
     outstanding: &impl Fn(&Uid) -> u32,
     rng: &mut impl Rng,
 ) -> Option<Chosen> {
-    // Weights other than 1 need the whole list; they are rare (folded remote endpoints).
-    if all.len() <= DRAWS || request.exact.is_some() {
+    // Of so few, all can be looked at: then none is missed by bad luck.
+    if set.len() <= DRAWS {
         return None;
     }
     let mut found: Option<Chosen> = None;
     for _ in 0..DRAWS {
-        let workload = &all[rng.random_range(0..all.len())];
-        if workload.capacity != 1 {
-            return None;
-        }
-        let Some(candidate) = usable(workload, request) else { continue };
+        let Some(candidate) = usable(set.draw(rng, open)?, request) else { continue };
         match found {
             None => found = Some(candidate),
             Some(first) => return Some(less_busy(first, candidate, outstanding)),
@@ -157,12 +182,13 @@ fn pick_address(workload: &Workload, service: &Service, prefer_ipv6: bool) -> Op
     of_family.or_else(|| workload.addresses.first()).copied()
 }
 
-/// The usable endpoints that are near enough: all scopes (Strict), or the longest matching run of scopes (Failover).
-fn nearest(all: &[Arc<Workload>], request: &EndpointRequest<'_>) -> Vec<Chosen> {
+/// The usable endpoints that are near enough: all scopes (Strict), or the longest matching run of scopes (Failover). Looks at
+/// all: only for scopes that are finer than a zone.
+fn nearest(set: &EndpointSet, request: &EndpointRequest<'_>) -> Vec<Chosen> {
     let balancing = &request.service.load_balancing;
-    let ranked = all.iter().filter_map(|workload| {
+    let ranked = set.workloads().filter_map(|workload| {
         let chosen = usable(workload, request)?;
-        Some((rank(balancing, request.source, workload), chosen))
+        Some((rank(&balancing.scopes, |scope| same_scope(scope, request.source, workload)), chosen))
     });
     let ranked: Vec<(usize, Chosen)> = ranked.collect();
     let needed = match balancing.mode {
@@ -172,8 +198,22 @@ fn nearest(all: &[Arc<Workload>], request: &EndpointRequest<'_>) -> Vec<Chosen> 
     ranked.into_iter().filter(|(rank, _)| *rank >= needed).map(|(_, chosen)| chosen).collect()
 }
 
-fn rank(balancing: &LoadBalancing, source: &Workload, workload: &Workload) -> usize {
-    balancing.scopes.iter().take_while(|scope| same_scope(**scope, source, workload)).count()
+fn rank(scopes: &[Scope], same: impl Fn(Scope) -> bool) -> usize {
+    scopes.iter().take_while(|scope| same(**scope)).count()
+}
+
+/// Whether all endpoints of a kind are alike in this.
+fn kind_knows(scope: Scope) -> bool {
+    matches!(scope, Scope::Network | Scope::Region | Scope::Zone)
+}
+
+fn same_kind(scope: Scope, source: &Workload, kind: &Kind) -> bool {
+    match scope {
+        Scope::Network => source.network == kind.network,
+        Scope::Region => source.locality.region == kind.region,
+        Scope::Zone => source.locality.zone == kind.zone,
+        Scope::Subzone | Scope::Node | Scope::Cluster => false,
+    }
 }
 
 fn same_scope(scope: Scope, one: &Workload, other: &Workload) -> bool {

@@ -1,6 +1,8 @@
 //! The index: persistent maps, so that the next version shares what did not change and readers of the old one are
-//! never disturbed. A change costs O(log n) map steps plus the endpoints of the services it touches.
+//! never disturbed. A change costs O(log n) map steps for each index and each service that it touches.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,8 +24,10 @@ pub struct Mesh {
     pub(super) workloads_by_address: Map<NetworkAddress, Vec<Uid>>,
     pub(super) services_by_address: Map<NetworkAddress, Vec<ServiceKey>>,
     pub(super) services_by_hostname: Map<Arc<str>, Vec<ServiceKey>>,
-    /// Services with ranges; few, so a list sorted by falling prefix length.
-    pub(super) ranges: Arc<Vec<(ServiceAddress, ServiceKey)>>,
+    /// Services with ranges, by network and range.
+    pub(super) ranges: Map<ServiceAddress, Vec<ServiceKey>>,
+    /// How many ranges there are of each length, the longest first: the lengths to look under.
+    pub(super) range_lengths: BTreeMap<Reverse<u8>, usize>,
     pub(super) endpoints: Map<ServiceKey, Arc<EndpointSet>>,
     pub(super) policies_by_namespace: Map<Arc<str>, Vec<PolicyKey>>,
     pub(super) policies_everywhere: Vec<PolicyKey>,
@@ -68,8 +72,9 @@ impl Mesh {
             add(&mut self.workloads_by_address, address, workload.uid.clone());
         }
         for key in workload.services.keys() {
-            let set = self.endpoints.get(key).map_or_else(EndpointSet::default, |set| EndpointSet::clone(set));
-            self.endpoints.insert_mut(key.clone(), Arc::new(set.with(&workload)));
+            let mut set = self.endpoints.get(key).map_or_else(EndpointSet::default, |set| EndpointSet::clone(set));
+            set.put(&workload);
+            self.endpoints.insert_mut(key.clone(), Arc::new(set));
         }
         self.workloads.insert_mut(workload.uid.clone(), workload);
     }
@@ -81,7 +86,8 @@ impl Mesh {
         }
         for key in old.services.keys() {
             let Some(set) = self.endpoints.get(key) else { continue };
-            let rest = set.without(uid);
+            let mut rest = EndpointSet::clone(set);
+            rest.take(uid);
             if rest.is_empty() {
                 self.endpoints.remove_mut(key);
             } else {
@@ -97,9 +103,8 @@ impl Mesh {
             match address.as_single() {
                 Some(single) => add(&mut self.services_by_address, single, service.key.clone()),
                 None => {
-                    let ranges = Arc::make_mut(&mut self.ranges);
-                    ranges.push((address.clone(), service.key.clone()));
-                    ranges.sort_by_key(|(range, _)| std::cmp::Reverse(range.prefix.prefix_len()));
+                    *self.range_lengths.entry(Reverse(address.prefix.prefix_len())).or_default() += 1;
+                    add(&mut self.ranges, truncated(address), service.key.clone());
                 }
             }
         }
@@ -109,14 +114,25 @@ impl Mesh {
 
     fn take_service(&mut self, key: &ServiceKey) {
         let Some(old) = self.services.get(key).cloned() else { return };
-        for address in old.addresses.iter().filter_map(ServiceAddress::as_single) {
-            subtract(&mut self.services_by_address, &address, key);
-        }
-        if self.ranges.iter().any(|(_, owner)| owner == key) {
-            Arc::make_mut(&mut self.ranges).retain(|(_, owner)| owner != key);
+        for address in &old.addresses {
+            match address.as_single() {
+                Some(single) => subtract(&mut self.services_by_address, &single, key),
+                None => self.take_range(address, key),
+            }
         }
         subtract(&mut self.services_by_hostname, &key.hostname, key);
         self.services.remove_mut(key);
+    }
+
+    fn take_range(&mut self, range: &ServiceAddress, key: &ServiceKey) {
+        subtract(&mut self.ranges, &truncated(range), key);
+        let length = Reverse(range.prefix.prefix_len());
+        if let Some(count) = self.range_lengths.get_mut(&length) {
+            *count -= 1;
+            if *count == 0 {
+                self.range_lengths.remove(&length);
+            }
+        }
     }
 
     fn put_policy(&mut self, policy: Arc<Policy>) {
@@ -140,6 +156,11 @@ impl Mesh {
         }
         self.policies.remove_mut(key);
     }
+}
+
+/// With the host's bits cleared, as it is looked up.
+fn truncated(range: &ServiceAddress) -> ServiceAddress {
+    ServiceAddress { network: range.network.clone(), prefix: range.prefix.trunc() }
 }
 
 /// Host-network pods share the node's address, so it says nothing about which of them is meant.

@@ -7,7 +7,7 @@ use super::endpoints::EndpointSet;
 use super::index::Mesh;
 use crate::address::NetworkAddress;
 use crate::authz::{Policy, PolicyKey};
-use crate::service::{Service, ServiceKey};
+use crate::service::{Service, ServiceAddress, ServiceKey};
 use crate::workload::{TunnelProtocol, Uid, Workload};
 
 impl Mesh {
@@ -27,6 +27,17 @@ impl Mesh {
     #[must_use]
     pub fn policy(&self, key: &PolicyKey) -> Option<&Policy> {
         self.policies.get(key).map(|policy| &**policy)
+    }
+
+    /// The policy with this key, to be kept.
+    pub(crate) fn shared_policy(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
+        self.policies.get(key)
+    }
+
+    /// The policies for every workload of the namespace and of the mesh, to be kept.
+    pub(crate) fn shared_policies_of(&self, namespace: &str) -> impl Iterator<Item = &Arc<Policy>> {
+        let keys = self.policies_by_namespace.get(namespace).into_iter().flatten().chain(&self.policies_everywhere);
+        keys.filter_map(|key| self.policies.get(key))
     }
 
     /// The policies for every workload of the mesh.
@@ -57,14 +68,12 @@ impl Mesh {
     pub fn service_at(&self, address: &NetworkAddress, namespace: &str) -> Option<&Arc<Service>> {
         let exact = self.services_by_address.get(address).map(Vec::as_slice).unwrap_or_default();
         self.preferred(exact, namespace).or_else(|| {
-            let covers = |network: &str, prefix: &ipnet::IpNet| {
-                network == &*address.network && prefix.contains(&address.address)
-            };
-            let visible = |key: &ServiceKey| self.service(key).filter(|service| is_visible(service, namespace));
-            self.ranges
-                .iter()
-                .filter(|(range, _)| covers(&range.network, &range.prefix))
-                .find_map(|(_, key)| visible(key))
+            // One look-up for each length that there is; a length that the family does not have covers nothing.
+            self.range_lengths.keys().find_map(|length| {
+                let prefix = ipnet::IpNet::new(address.address, length.0).ok()?.trunc();
+                let range = ServiceAddress { network: address.network.clone(), prefix };
+                self.preferred(self.ranges.get(&range)?, namespace)
+            })
         })
     }
 

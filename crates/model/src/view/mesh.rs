@@ -57,8 +57,8 @@ fn short_name(namespace: &str, hostname: &str) -> String {
 }
 
 fn service(mesh: &Mesh, service: &Service) -> ServiceRow {
-    let endpoints = mesh.endpoints(&service.key).map(|set| set.workloads()).unwrap_or_default();
-    let mut endpoints: Vec<EndpointRow> = endpoints.iter().map(|workload| endpoint(workload)).collect();
+    let endpoints = mesh.endpoints(&service.key).into_iter().flat_map(|set| set.workloads());
+    let mut endpoints: Vec<EndpointRow> = endpoints.map(|workload| endpoint(workload)).collect();
     endpoints.sort_by(|one, other| one.workload.cmp(&other.workload));
     ServiceRow {
         namespace: service.key.namespace.to_string(),
