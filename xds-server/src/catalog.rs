@@ -1,7 +1,7 @@
 //! What the server has to give: every resource encoded once, with its version, by type and name. Pure.
 //!
-//! A translation is always the whole mesh; [`Catalog::update`] finds what differs by content, so nothing is sent twice. A
-//! catalog is a value: the next one shares what did not change (persistent maps), and whoever holds the old one is not
+//! [`Catalog::apply`] takes changes, and encodes these alone; [`Catalog::update`] takes everything, and finds what differs by
+//! content. Either way nothing is sent twice. A catalog is a value: the next one shares what did not change (persistent maps), and whoever holds the old one is not
 //! disturbed. A bounded log of changed names lets a session ask what is new since the version it has seen.
 
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 use serde::Serialize;
-use weft_model::Resource;
+use weft_model::{Change, Resource, ResourceKey};
 use weft_wire::convert::{Encoded, ResourceType, encode};
 use weft_wire::delta::Snapshot;
 
@@ -69,6 +69,24 @@ impl Catalog {
         (next, differences)
     }
 
+    /// The next catalog after these changes, at most one for each key, and what is different in it as in [`Catalog::update`].
+    #[must_use]
+    pub fn apply(&self, changes: &[Change]) -> (Self, [Difference; 2]) {
+        let mut next = self.clone();
+        let differences = ResourceType::ALL.map(|kind| {
+            let mut difference = Difference::default();
+            let shelf = next.shelf_mut(kind);
+            for change in changes.iter().filter(|change| kind_of(change) == kind) {
+                match change {
+                    Change::Upsert(resource) => shelf.put(resource.key().to_string().into(), resource, &mut difference),
+                    Change::Remove(key) => shelf.take(key.to_string().into(), &mut difference),
+                }
+            }
+            difference
+        });
+        (next, differences)
+    }
+
     /// How many resources there are.
     #[must_use]
     pub fn len(&self, kind: ResourceType) -> usize {
@@ -93,6 +111,14 @@ impl Catalog {
             ResourceType::Address => &mut self.addresses,
             ResourceType::Authorization => &mut self.authorizations,
         }
+    }
+}
+
+fn kind_of(change: &Change) -> ResourceType {
+    match change {
+        Change::Upsert(resource) => ResourceType::of(resource),
+        Change::Remove(ResourceKey::Workload(_) | ResourceKey::Service(_)) => ResourceType::Address,
+        Change::Remove(ResourceKey::Policy(_)) => ResourceType::Authorization,
     }
 }
 
@@ -139,22 +165,31 @@ impl Shelf {
                 difference.duplicates.push(name);
                 continue;
             }
-            let encoded = encode(resource);
-            match self.entries.get(&name).map(|held| held.version == encoded.version) {
-                Some(true) => continue,
-                Some(false) => difference.changed += 1,
-                None => difference.added += 1,
-            }
-            self.entries.insert_mut(name.clone(), encoded);
-            self.note(name);
+            self.put(name, resource, &mut difference);
         }
         let gone: Vec<Arc<str>> = self.entries.keys().filter(|name| !present.contains(*name)).cloned().collect();
-        difference.removed = gone.len();
         for name in gone {
-            self.entries.remove_mut(&name);
-            self.note(name);
+            self.take(name, &mut difference);
         }
         difference
+    }
+
+    fn put(&mut self, name: Arc<str>, resource: &Resource, difference: &mut Difference) {
+        let encoded = encode(resource);
+        match self.entries.get(&name).map(|held| held.version == encoded.version) {
+            Some(true) => return,
+            Some(false) => difference.changed += 1,
+            None => difference.added += 1,
+        }
+        self.entries.insert_mut(name.clone(), encoded);
+        self.note(name);
+    }
+
+    fn take(&mut self, name: Arc<str>, difference: &mut Difference) {
+        if self.entries.remove_mut(&name) {
+            difference.removed += 1;
+            self.note(name);
+        }
     }
 
     fn note(&mut self, name: Arc<str>) {

@@ -1,12 +1,13 @@
 //! The control plane: objects in, programs of the mesh told.
 //!
-//! `source` (what is written) -> `translate` (what it means; pure) -> `catalog` (versions; pure) -> `serve` (nodes meet it);
+//! `source` (what is written) -> `translate` (what it means; pure) -> `difference` (what is new in it; pure) -> `catalog` (versions; pure) -> `serve` (nodes meet it);
 //! `ca` issues certificates to whom `placement` says; `pipeline` and `app` join the parts.
 
 pub mod app;
 pub mod ca;
 pub mod catalog;
 pub mod config;
+pub mod difference;
 pub mod pipeline;
 pub mod placement;
 mod sections;

@@ -1,14 +1,14 @@
 //! From what is written to what is served: objects and reports in; catalog, placement and view out, always all of one
 //! version. Runs whenever either input changed.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weft_manifest::{Objects, Outcome};
-use weft_model::{Change, Mesh, Resource, Uid};
+use weft_model::{Mesh, Uid};
 use weft_runtime::shared::{self, Reader, Writer};
 
 use crate::catalog::Catalog;
+use crate::difference::Changes;
 use crate::placement::Placement;
 use crate::serve::Captured;
 use crate::translate::{MeshSettings, translate};
@@ -70,22 +70,31 @@ impl Pipeline {
 
     fn publish(&mut self, objects: &Objects, captured: &Captured) {
         // A node's word counts only for pods that the source says run there.
-        let believed = believed(objects, captured, &self.settings);
+        let believed = captured.effective(|uid| node_of(objects, &self.settings, uid));
         let resources = translate(objects, &believed, &self.settings);
-        let before = self.catalog.load();
-        let (next, differences) = before.as_ref().clone().unwrap_or_default().update(&resources);
+        let mesh = self.mesh.load();
+        let Changes { changes, duplicates } = Changes::between(&mesh, resources);
+        if !duplicates.is_empty() {
+            tracing::warn!(?duplicates, "names that were given more than once; the first one counts");
+        }
+        let (catalog, differences) = self.catalog.load().as_ref().clone().unwrap_or_default().apply(&changes);
         for difference in differences.iter().filter(|difference| !difference.is_empty()) {
             tracing::info!(?difference, "programme changed");
         }
         // Placement first: whoever hears of a pod may ask for its certificate at once.
-        self.placement.publish(Placement::of(&resources));
-        self.catalog.publish(Some(next));
-        self.mesh.publish(Mesh::default().apply(resources.into_iter().map(Change::Upsert).collect()));
+        let placement = self.placement.load().apply(&mesh, &changes);
+        self.placement.publish(placement);
+        self.catalog.publish(Some(catalog));
+        self.mesh.publish(mesh.apply(changes));
     }
 }
 
-fn believed(objects: &Objects, captured: &Captured, settings: &MeshSettings) -> BTreeSet<Uid> {
-    let placed: Vec<Resource> = translate(objects, &BTreeSet::new(), settings);
-    let placement = Placement::of(&placed);
-    captured.effective(|uid| placement.node_of(uid).map(|node| &**node))
+/// The node that the source places a pod on: only of a pod that is in the mesh's list (`translate` leaves out what has ended
+/// or has no address yet).
+fn node_of<'o>(objects: &'o Objects, settings: &MeshSettings, uid: &Uid) -> Option<&'o str> {
+    let path = uid.0.strip_prefix(&*settings.cluster)?.strip_prefix("//Pod/")?;
+    let (namespace, name) = path.split_once('/')?;
+    let pod = objects.pods.get(&(namespace.to_owned(), name.to_owned()))?;
+    let listed = !pod.is_finished() && !pod.addresses.is_empty() && !pod.node.is_empty();
+    listed.then_some(&*pod.node)
 }

@@ -1,15 +1,16 @@
 //! Which pod runs where, and as whom: what the certificate authority and the nodes' reports are checked against. Pure.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use weft_model::{Resource, SpiffeId, Uid};
+use rpds::HashTrieMapSync as Map;
+use weft_model::{Change, Mesh, Resource, ResourceKey, SpiffeId, Uid, Workload};
 
-/// One version of the truth, as the source has it.
+/// One version of the truth, as the source has it. The next one shares what did not change.
 #[derive(Debug, Clone, Default)]
 pub struct Placement {
-    nodes: HashMap<Uid, Arc<str>>,
-    identities: HashSet<(Arc<str>, SpiffeId)>,
+    nodes: Map<Uid, Arc<str>>,
+    /// How many pods of the node run as that.
+    identities: Map<(Arc<str>, SpiffeId), usize>,
 }
 
 impl Placement {
@@ -18,16 +19,52 @@ impl Placement {
     pub fn of(resources: &[Resource]) -> Self {
         let mut placement = Self::default();
         for resource in resources {
-            let Resource::Workload(workload) = resource else { continue };
-            if workload.node.is_empty() {
-                continue;
-            }
-            placement.nodes.insert(workload.uid.clone(), workload.node.clone());
-            if let Ok(identity) = workload.identity() {
-                placement.identities.insert((workload.node.clone(), identity));
+            if let Resource::Workload(workload) = resource {
+                placement.put(workload);
             }
         }
         placement
+    }
+
+    /// The next version; `before` is the mesh that the changes are to.
+    #[must_use]
+    pub fn apply(&self, before: &Mesh, changes: &[Change]) -> Self {
+        let mut next = self.clone();
+        for change in changes {
+            match change {
+                Change::Upsert(Resource::Workload(workload)) => {
+                    next.take(before, &workload.uid);
+                    next.put(workload);
+                }
+                Change::Remove(ResourceKey::Workload(uid)) => next.take(before, uid),
+                Change::Upsert(Resource::Service(_) | Resource::Policy(_))
+                | Change::Remove(ResourceKey::Service(_) | ResourceKey::Policy(_)) => {}
+            }
+        }
+        next
+    }
+
+    fn put(&mut self, workload: &Workload) {
+        if workload.node.is_empty() {
+            return;
+        }
+        self.nodes.insert_mut(workload.uid.clone(), workload.node.clone());
+        if let Ok(identity) = workload.identity() {
+            let key = (workload.node.clone(), identity);
+            let count = self.identities.get(&key).copied().unwrap_or_default();
+            self.identities.insert_mut(key, count + 1);
+        }
+    }
+
+    fn take(&mut self, before: &Mesh, uid: &Uid) {
+        let Some(workload) = before.workload(uid).filter(|workload| !workload.node.is_empty()) else { return };
+        self.nodes.remove_mut(uid);
+        let Ok(identity) = workload.identity() else { return };
+        let key = (workload.node.clone(), identity);
+        match self.identities.get(&key).copied() {
+            Some(count) if count > 1 => self.identities.insert_mut(key, count - 1),
+            _ => drop(self.identities.remove_mut(&key)),
+        }
     }
 
     /// The node that a workload runs on.
@@ -39,7 +76,7 @@ impl Placement {
     /// Whether some pod on the node runs as the identity.
     #[must_use]
     pub fn runs_on(&self, node: &str, identity: &SpiffeId) -> bool {
-        self.identities.contains(&(node.into(), identity.clone()))
+        self.identities.contains_key(&(node.into(), identity.clone()))
     }
 }
 

@@ -169,10 +169,30 @@ reasons! {
     PortsExhausted "ports-exhausted" 503 "CONNECT"
         "No free source port is left for this client address and application port."
         "Too many connections of one client to one port: spread them over more clients."
-    /// A limit was reached.
+    /// One pod has too many connections.
+    PodConnectionLimit "pod-connection-limit" 503 "-"
+        "The pod already has as many live connections in this direction as one pod may have."
+        "`weft connections` shows whose they are; --max-connections-per-pod of the agent raises the limit."
+    /// One pod has too many connections in their set-up.
+    SetupLimit "setup-limit" 503 "-"
+        "Too many connections of the pod are being set up, and none got ready within a second."
+        "`weft connections` shows where they hang: often an address that does not answer."
+    /// One address has too many connections in their set-up.
+    PeerHandshakeLimit "peer-handshake-limit" 503 "-"
+        "The client's address has too many connections to the pod that have not finished their handshake or set-up."
+        "Look at the client: it opens connections faster than it uses them, or is a scanner."
+    /// No descriptors.
+    DescriptorLimit "descriptor-limit" 503 "-"
+        "The agent runs out of file descriptors; pods with many connections are shed first."
+        "Raise the limit of open files of the proxy half (process_max_fds in `/metrics`), or spread the pods over more nodes."
+    /// No memory.
+    MemoryLimit "memory-limit" 503 "-"
+        "The agent comes near to its memory limit; pods with many connections are shed first."
+        "Raise --memory-limit and the container's limit (weft_connection_bytes in `/metrics`), or spread the pods over more nodes."
+    /// A limit of the control plane was reached.
     Overloaded "overloaded" 503 "-"
-        "A limit of this agent was reached and the connection was shed."
-        "`/metrics` shows which limit; raise it or add nodes."
+        "A limit was reached and the call was shed: one node may keep only a few streams open at the control plane."
+        "weft_xds_streams_refused_total in `/metrics` of the control plane counts these; look for two agents with one node's token."
     /// The agent shuts down.
     Draining "draining" 503 "-"
         "The agent is shutting down and the connection outlived the drain deadline."

@@ -122,6 +122,7 @@ impl StreamTask {
         // Before anything is read: a request may be large, and how many are read at once must be bounded, too.
         let entered = self.settings.nodes.open(&self.caller.node, String::new(), self.from.clone());
         let Some(mut entry) = entered else {
+            self.settings.metrics.refused_streams.inc();
             return Err(refuse(Reason::Overloaded, "the node has too many streams already"));
         };
         let ended = self.begin(requests, &entry).await;

@@ -25,6 +25,7 @@ pub struct ServeMetrics {
     pub(super) resources: Family<TypeLabel, Counter>,
     pub(super) acks: Family<TypeLabel, Counter>,
     pub(super) nacks: Family<TypeLabel, Counter>,
+    pub(super) refused_streams: Counter,
     pub(super) reports: Counter,
     pub(super) captured: Gauge,
 }
@@ -37,6 +38,8 @@ impl ServeMetrics {
         registry.register(|registry| {
             let this = &metrics;
             registry.register("weft_xds_streams", "Open discovery streams", this.streams.clone());
+            let help = "Streams refused because their node had too many";
+            registry.register("weft_xds_streams_refused", help, this.refused_streams.clone());
             registry.register("weft_xds_responses", "Responses sent", this.responses.clone());
             registry.register("weft_xds_resources", "Resources and removals sent", this.resources.clone());
             registry.register("weft_xds_acks", "Responses that nodes have in force", this.acks.clone());
