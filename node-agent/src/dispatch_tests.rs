@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,6 +16,7 @@ use super::dispatch::{Dispatcher, PodObserver, SocketQuestion, ask_through, nobo
 use crate::handover::{Channel, Family, HandoverClient, Hello, ListenerRole, ListenerTag, PodInfo, ToCapture, ToProxy};
 use crate::node_info::NodeInfo;
 use crate::pods::PodUid;
+use crate::worker::pod_load::Way;
 use crate::worker::run::WorkerCommand;
 use crate::worker::served::{Served, ServedPod};
 
@@ -183,12 +183,12 @@ async fn what_a_leaving_pod_still_relays_is_told_until_it_is_nothing() {
         scene.pod("web", "web").await;
         assert_eq!(scene.acknowledged("web").await, None);
         let pod = scene.served.load().pod(&"web".into()).unwrap().clone();
-        pod.relaying.store(2, Ordering::Relaxed);
+        let mut relayed: Vec<_> = (0..2).map(|_| pod.load.enter(Way::Outbound)).collect();
         scene.say(ToProxy::Release { uid: "web".into() }).await;
         assert_eq!(scene.acknowledged("web").await, None);
         assert!(scene.served.load().pod(&"web".into()).unwrap().leaving);
         for count in [2, 1, 0] {
-            pod.relaying.store(count, Ordering::Relaxed);
+            relayed.truncate(usize::try_from(count).unwrap());
             let ToCapture::Relaying { count: told, .. } = scene.hear().await else { panic!("no count") };
             assert_eq!(told, count);
         }

@@ -10,6 +10,8 @@ use weft_runtime::shared::Reader;
 
 use crate::node_info::NodeInfo;
 use crate::worker::credentials::CredentialSource;
+use crate::worker::limits::Limits;
+use crate::worker::reserve::AcceptMetrics;
 use crate::worker::served::Served;
 
 /// Numbers of the data path.
@@ -37,6 +39,10 @@ pub struct ProxySettings {
     pub tunnel: ConnectionSettings,
     /// Tunnels that go out.
     pub pool: PoolSettings,
+    /// How much pods, peers and all together may hold.
+    pub limits: Limits,
+    /// What is counted where connections are accepted.
+    pub accepts: AcceptMetrics,
 }
 
 impl Default for ProxySettings {
@@ -51,6 +57,8 @@ impl Default for ProxySettings {
             certificate_wait: Duration::from_secs(5),
             tunnel: ConnectionSettings::default(),
             pool: PoolSettings::default(),
+            limits: Limits::default(),
+            accepts: AcceptMetrics::default(),
         }
     }
 }

@@ -21,8 +21,8 @@ use crate::handover::{Family, ListenerRole, ListenerTag};
 /// queue is what bridges a proxy's restart.
 const BACKLOG: i32 = 4096;
 
-/// Keepalive: 180 s idle, 180 s between probes, 9 probes (`reference/ambient-wire.md` 2.6).
-const KEEPALIVE: (Duration, u32) = (Duration::from_secs(180), 9);
+/// Keepalive: 180 s idle, 15 s between probes, 4 probes: the reasons are in `worker/sockets.rs`.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(180), Duration::from_secs(15), 4);
 
 /// Other ports are tried in steps of this size: 15101, 15201, ... stay near what people know from `ss`.
 const PORT_STEP: u16 = 100;
@@ -230,7 +230,7 @@ fn marked(family: Family) -> Result<Socket, SocketError> {
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
-    let (time, retries) = KEEPALIVE;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(time).with_retries(retries))?;
+    let (time, interval, retries) = KEEPALIVE;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries))?;
     Ok(socket)
 }

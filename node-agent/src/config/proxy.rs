@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::control_plane::ControlPlaneOptions;
+use crate::limits::Ceiling;
 use crate::sandbox::{Mode, Readable};
 use crate::telemetry::LogFormat;
 
@@ -37,6 +38,14 @@ pub struct ProxyOptions {
     /// How long a TCP connection may take to be set up.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub connect_timeout: Duration,
+    /// Live connections that one pod may have: calls of its own; twice as many may come to it. Default: five eighths of the
+    /// limit of open files, at most 32768.
+    #[arg(long, env = "WEFT_MAX_CONNECTIONS_PER_POD", value_name = "COUNT")]
+    pub max_connections_per_pod: Option<u64>,
+    /// Memory that this half may use, for example 512Mi: near to it new connections are shed and peers are slowed down.
+    /// Default: the limit of its cgroup (memory.max), none where there is none. `none` asks for none.
+    #[arg(long, env = "WEFT_MEMORY_LIMIT", value_parser = crate::limits::parse_ceiling, value_name = "BYTES")]
+    pub memory_limit: Option<Ceiling>,
     /// User to become when started as root. 65534 is nobody's; where that is impossible (a user namespace with one
     /// user), all capabilities are dropped instead.
     #[arg(long, default_value_t = 65534, value_name = "UID")]

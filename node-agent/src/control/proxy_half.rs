@@ -39,12 +39,15 @@ use crate::config::{CommonOptions, ProxyOptions};
 use crate::dispatch::{Dispatcher, SocketQuestion, ask_through, nobody_served};
 use crate::environment::{Environment, ProxySettings, local_address};
 use crate::handover::{HandoverClient, Hello};
-use crate::limits;
+use crate::limits::{self, Memory};
 use crate::node_info::NodeInfo;
 use crate::sandbox::Enclosure;
 use crate::telemetry::{AccessLog, Telemetry};
+use crate::worker::limits::Limits;
 use crate::worker::load::{Load, Peers};
+use crate::worker::reserve::AcceptMetrics;
 use crate::worker::run::{Worker, WorkerCommand};
+use crate::worker::served::Served;
 
 /// Runs the proxy half until a signal comes, then drains it.
 ///
@@ -57,9 +60,10 @@ pub async fn run_proxy(
     enclosure: &Enclosure,
 ) -> anyhow::Result<()> {
     weft_identity::tls::install_default_provider();
-    limits::raise_open_files();
+    let descriptors = limits::raise_open_files();
     let mut signals = Signals::new()?;
     let registry = Registry::new("weft-node-agent", env!("CARGO_PKG_VERSION"));
+    let memory = Memory::new(options.memory_limit, &registry);
     let readiness = Readiness::new();
     let plane = ControlPlane::new(&options.control_plane, &common.node)?;
     let node = Arc::new(node_info(&common, &options));
@@ -95,9 +99,10 @@ pub async fn run_proxy(
         credentials: Arc::new(certificates.clone()),
         served: served.clone(),
         node: node.clone(),
-        settings: Arc::new(ProxySettings { connect_timeout: options.connect_timeout, ..ProxySettings::default() }),
+        settings: Arc::new(numbers(&options, (descriptors, &memory), AcceptMetrics::new(&registry))),
         original_destination: local_address,
     };
+    tasks.spawn_local(memory.watch());
     let (questions, asked) = mpsc::unbounded_channel();
     let (mut threads, workers) = start_workers(&environment, &telemetry, &questions, options.worker_count())?;
 
@@ -109,7 +114,7 @@ pub async fn run_proxy(
         stream: status.clone(),
         refusals,
         workers: workers.clone(),
-        settings: shown_settings(&common, &options, enclosure),
+        settings: shown_settings(&common, &options, enclosure, &environment.settings.limits),
         control_plane: options.control_plane.xds_address.to_string(),
     };
     let admin = register(Admin::new(readiness.clone(), registry).logging(logging), &sources);
@@ -118,14 +123,7 @@ pub async fn run_proxy(
 
     let (hello, handover) = (Hello { workers: threads.len(), node: common.node.clone() }, common.handover.clone());
     let gate = (readiness.wait_for("control plane: first answer"), readiness.wait_for("capture half: first pods"));
-    // A proxy that has just started serves nobody yet, and saying so would make peers speak plaintext to its pods: the
-    // first report waits until the capture half has named them.
-    let (reporter, ready) = (Reporter::new(plane.discovery.clone(), plane.credentials.clone()), readiness.clone());
-    let (who, whom, link) = (node.clone(), served, status.clone());
-    tasks.spawn_local(async move {
-        ready.ready().await;
-        report(reporter, who, whom, link).await;
-    });
+    tasks.spawn_local(report_when_ready(&plane, readiness, (node.clone(), served, status.clone())));
     let commands = workers.clone();
     tasks.spawn_local(async move {
         wait_for_mesh(status).await;
@@ -143,6 +141,29 @@ pub async fn run_proxy(
     // Every worker is gone, so the queue ends and with it the writer.
     let _written = tokio::time::timeout(std::time::Duration::from_secs(1), writer).await;
     ended
+}
+
+fn numbers(options: &ProxyOptions, (descriptors, memory): (u64, &Memory), accepts: AcceptMetrics) -> ProxySettings {
+    ProxySettings {
+        connect_timeout: options.connect_timeout,
+        limits: Limits::of(descriptors, options.max_connections_per_pod, memory.budget()),
+        accepts,
+        ..ProxySettings::default()
+    }
+}
+
+/// A proxy that has just started serves nobody yet, and saying so would make peers speak plaintext to its pods: the first
+/// report waits until the capture half has named them.
+fn report_when_ready(
+    plane: &ControlPlane,
+    readiness: Readiness,
+    (node, served, status): (Arc<NodeInfo>, Reader<Served>, Reader<StreamStatus>),
+) -> impl Future<Output = ()> + use<> {
+    let reporter = Reporter::new(plane.discovery.clone(), plane.credentials.clone());
+    async move {
+        readiness.ready().await;
+        report(reporter, node, served, status).await;
+    }
 }
 
 fn node_info(common: &CommonOptions, options: &ProxyOptions) -> NodeInfo {
@@ -246,7 +267,12 @@ async fn finish(
     }
 }
 
-fn shown_settings(common: &CommonOptions, options: &ProxyOptions, enclosure: &Enclosure) -> BTreeMap<String, String> {
+fn shown_settings(
+    common: &CommonOptions,
+    options: &ProxyOptions,
+    enclosure: &Enclosure,
+    limits: &Limits,
+) -> BTreeMap<String, String> {
     let plane = &options.control_plane;
     let shown = [
         ("node", common.node.clone()),
@@ -256,6 +282,12 @@ fn shown_settings(common: &CommonOptions, options: &ProxyOptions, enclosure: &En
         ("workers", options.worker_count().to_string()),
         ("drain deadline", humantime::format_duration(options.drain_deadline).to_string()),
         ("connect timeout", humantime::format_duration(options.connect_timeout).to_string()),
+        ("connections per pod", limits.connections_per_pod.to_string()),
+        ("open files", limits.descriptors.to_string()),
+        (
+            "bytes for connections",
+            limits.budget.limit().map_or_else(|| "no limit".to_owned(), |limit| limit.to_string()),
+        ),
         ("token file", plane.token_file.display().to_string()),
         ("roots", plane.roots.display().to_string()),
         ("sandbox", enclosure.to_string()),

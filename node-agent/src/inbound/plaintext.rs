@@ -14,16 +14,18 @@ use crate::telemetry::{ConnectionRecord, Direction};
 use crate::worker::address::canonical;
 use crate::worker::connections::Live;
 use crate::worker::failure::Failure;
+use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
 
 /// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
-pub async fn serve_plaintext(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
+pub async fn serve_plaintext(shard: Rc<Shard>, pod: Rc<Pod>, (stream, client): (TcpStream, SocketAddr), set_up: SetUp) {
     let Ok(original) = (shard.environment.original_destination)(&stream) else {
         return; // it is gone already
     };
     let (client, original) = (canonical(client), canonical(original));
     let record = ConnectionRecord::new(Direction::Inbound, client, original);
-    let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.relaying);
+    let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.load);
+    live.sets_up(set_up);
     live.client_comes_first();
     let connected = tokio::select! {
         // Boxed: setting up takes more room than relaying, and only for a moment.

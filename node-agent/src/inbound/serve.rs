@@ -24,13 +24,22 @@ use crate::worker::connections::Live;
 use crate::worker::describe::baggage_of;
 use crate::worker::failure::Failure;
 use crate::worker::own::own_workload;
+use crate::worker::pod_load::Way;
+use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
 
 /// How long the peer gets to read the last GOAWAY of a connection that must end now.
 const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Serves one connection with all its tunnels. Each tunnel's task goes to `tasks`.
-pub async fn serve_tunnels(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, client: SocketAddr, tasks: TaskTracker) {
+pub async fn serve_tunnels(
+    shard: Rc<Shard>,
+    pod: Rc<Pod>,
+    (stream, client): (TcpStream, SocketAddr),
+    set_up: SetUp,
+    tasks: TaskTracker,
+) {
+    let _counted = pod.served.load.enter(Way::Tunnel);
     let Ok(arrived_at) = stream.local_addr() else {
         return; // it is gone already
     };
@@ -43,6 +52,7 @@ pub async fn serve_tunnels(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, cl
         Ok(greeted) => greeted,
         Err(failure) => return refuse_connection(&shard, &pod, client, arrived_at, failure),
     };
+    drop(set_up);
     let caller = Caller { client, arrived_at: arrived_at.ip(), identity: Some(identity) };
     let take = |incoming: Result<Incoming, Malformed>| match incoming {
         Ok(incoming) => {
@@ -120,7 +130,11 @@ async fn serve_tunnel(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, ca
     record.security = Security::MutualTls;
     record.source_identity.clone_from(&caller.identity);
     record.hbone_target = Some(HboneTarget { authority: incoming.head.authority.clone(), via: None });
-    let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.relaying);
+    let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.load);
+    if let Err(reason) = shard.environment.settings.limits.judge_counted(&pod.served.load) {
+        incoming.refuse(refusal_of(reason), reason.code());
+        return live.refuse(reason, None);
+    }
     let head = incoming.head.clone();
     let connected = tokio::select! {
         // Boxed: setting up takes more room than relaying, and only for a moment.

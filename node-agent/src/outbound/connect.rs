@@ -146,7 +146,11 @@ async fn local(shard: &Shard, pod: &Pod, live: &Live, target: &Target) -> Result
     mirror.direction = Direction::Inbound;
     mirror.destination = target.to;
     live.mirrored_by(mirror);
-    live.belongs_to(&destination.info.uid, &destination.relaying);
+    live.calls(&destination.info.uid, &destination.load);
+    shard.environment.settings.limits.judge_counted(&destination.load).map_err(|reason| {
+        live.leave_other_pod();
+        NotConnected::by_endpoint(reason.into())
+    })?;
     let admit = |mesh: &weft_model::Mesh, workload: &Workload| admit_local(mesh, workload, &caller, target.to);
     let admission = check(shard, live, &target.workload, admit).await.map_err(NotConnected::for_good)?;
     deliver(shard, &destination.info.uid, &admission).await.map_err(|failure| {

@@ -197,8 +197,8 @@ fn only_elsewhere(question: &Question<'_>, service: &Service) -> bool {
     let usable = |workload: &&Arc<Workload>| {
         workload.capacity > 0 && (workload.health == Health::Healthy || service.load_balancing.allow_unhealthy)
     };
-    let all = question.mesh.endpoints(&service.key).map(|set| set.workloads()).unwrap_or_default();
-    let mut usable = all.iter().filter(usable).peekable();
+    let all = question.mesh.endpoints(&service.key).into_iter().flat_map(|set| set.workloads());
+    let mut usable = all.filter(usable).peekable();
     usable.peek().is_some() && usable.all(|workload| workload.network != question.source.network)
 }
 

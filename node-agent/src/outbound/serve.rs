@@ -16,6 +16,7 @@ use crate::telemetry::{ConnectionRecord, Direction};
 use crate::worker::address::canonical;
 use crate::worker::connections::{Live, Outstanding};
 use crate::worker::failure::Failure;
+use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
 
 /// Endpoints that are tried for one connection. With one of ten dead, three miss one time in a thousand; more would only
@@ -23,14 +24,15 @@ use crate::worker::shard::{Pod, Shard};
 const ATTEMPTS: usize = 3;
 
 /// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
-pub async fn serve_outbound(shard: Rc<Shard>, pod: Rc<Pod>, stream: TcpStream, client: SocketAddr) {
+pub async fn serve_outbound(shard: Rc<Shard>, pod: Rc<Pod>, (stream, client): (TcpStream, SocketAddr), set_up: SetUp) {
     let Ok(original) = (shard.environment.original_destination)(&stream) else {
         return; // it is gone already
     };
     let (client, original) = (canonical(client), canonical(original));
     let mut record = ConnectionRecord::new(Direction::Outbound, client, original);
     record.source_identity = Some(pod.served.identity.clone());
-    let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.relaying);
+    let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.load);
+    live.sets_up(set_up);
     let connected = tokio::select! {
         // Boxed: setting up takes more room than relaying, and only for a moment.
         connected = Box::pin(reach(&shard, &pod, &live, OriginalDst(original))) => connected,

@@ -10,28 +10,34 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_hbone::{RelayEnd, RelayOutcome, Side, Traffic};
-use weft_model::authz::{Connection, PolicyKey, ShadowDenial, evaluate};
+use weft_model::authz::{Connection, PolicyKey, ShadowDenial};
 use weft_model::view::ConnectionRow;
 use weft_model::workload::{Uid, Workload};
 use weft_model::{Mesh, Reason};
+use weft_runtime::budget::{Budget, Holding};
 
 use crate::pods::PodUid;
 use crate::telemetry::{ConnectionRecord, Direction, Edge, WorkerTelemetry, row};
+use crate::worker::limits::CONNECTION_BYTES;
 use crate::worker::load::{Busy, Load};
+use crate::worker::pod_load::{Counted, PodLoad, Way};
+use crate::worker::recheck::{Checks, Rechecked};
+use crate::worker::set_up::SetUp;
 
 /// All live connections of one worker.
 pub struct Connections {
     live: RefCell<Table>,
+    checks: RefCell<Checks>,
     outstanding: Rc<RefCell<HashMap<Uid, u32>>>,
     telemetry: WorkerTelemetry,
     /// What the other workers see of this one.
     load: RefCell<Load>,
+    budget: Budget,
 }
 
 /// Places that an empty table keeps; what a burst needed is given back.
@@ -72,7 +78,7 @@ impl Table {
 }
 
 /// A pod that a connection counts for.
-type Owner = (PodUid, Arc<AtomicU64>);
+type Owner = (PodUid, Counted);
 
 /// What the connection's task and the table both see. One of these is a connection's share of the table: what only some
 /// connections have is boxed.
@@ -86,9 +92,15 @@ struct Shared {
     /// Bytes (sent, received) that telemetry was told of.
     told: Cell<(u64, u64)>,
     mirror: RefCell<Option<Box<Mirror>>>,
-    check: RefCell<Option<Box<Check>>>,
-    pod: Owner,
+    /// The workload whose policies it was checked against.
+    checked: RefCell<Option<Uid>>,
+    pod: PodUid,
+    /// Its place in the pod's count, until the task ends.
+    counted: Cell<Option<Counted>>,
     other_pod: RefCell<Option<Owner>>,
+    /// Held until it stands.
+    set_up: Cell<Option<Box<SetUp>>>,
+    _bytes: Holding,
     cut: Cell<Option<Reason>>,
     /// The task that waits to be cut.
     waiting: Cell<Option<Waker>>,
@@ -100,43 +112,18 @@ struct Mirror {
     edge: OnceCell<Arc<Edge>>,
 }
 
-struct Check {
-    workload: Arc<Workload>,
-    connection: Connection,
-    /// Since when the workload names a policy that has not been received.
-    unknown_since: Cell<Option<Instant>>,
-}
-
-impl Check {
-    /// Whether the connection must end. A policy that is on its way is waited for.
-    fn fails(&self, mesh: &Mesh, now: Instant, wait: Duration) -> bool {
-        let since = self.unknown_since.take();
-        match evaluate(mesh, &self.workload, &self.connection).enforced {
-            Ok(_) => false,
-            Err(denial) if denial.reason == Reason::PolicyUnknown => {
-                let since = since.unwrap_or(now);
-                self.unknown_since.set(Some(since));
-                now.duration_since(since) >= wait
-            }
-            Err(_) => true,
-        }
-    }
-}
-
-/// What a re-check found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rechecked {
-    /// Connections that were cut.
-    pub cut: usize,
-    /// Some wait for a policy that is on its way: check again when the wait is over.
-    pub waiting: bool,
-}
-
 impl Connections {
     /// An empty table.
     #[must_use]
-    pub fn new(telemetry: WorkerTelemetry) -> Rc<Self> {
-        Rc::new(Self { live: RefCell::default(), outstanding: Rc::default(), telemetry, load: RefCell::default() })
+    pub fn new(telemetry: WorkerTelemetry, budget: Budget) -> Rc<Self> {
+        Rc::new(Self {
+            live: RefCell::default(),
+            checks: RefCell::default(),
+            outstanding: Rc::default(),
+            telemetry,
+            budget,
+            load: RefCell::default(),
+        })
     }
 
     /// Counts the connections from now on where the other workers see it.
@@ -146,9 +133,11 @@ impl Connections {
 
     /// Enters a connection of a pod. Call it before anything is decided.
     #[must_use]
-    pub fn register(self: &Rc<Self>, record: ConnectionRecord, pod: &PodUid, relaying: &Arc<AtomicU64>) -> (Live, Cut) {
-        relaying.fetch_add(1, Ordering::Relaxed);
+    pub fn register(self: &Rc<Self>, record: ConnectionRecord, pod: &PodUid, load: &Arc<PodLoad>) -> (Live, Cut) {
         let client_first = record.direction == Direction::Outbound;
+        let way = if client_first { Way::Outbound } else { Way::Inbound };
+        let mut bytes = self.budget.holding();
+        bytes.set(CONNECTION_BYTES);
         let shared = Rc::new(Shared {
             record: RefCell::new(record),
             traffic: Traffic::default(),
@@ -156,9 +145,12 @@ impl Connections {
             edge: OnceCell::new(),
             told: Cell::new((0, 0)),
             mirror: RefCell::default(),
-            check: RefCell::default(),
-            pod: (pod.clone(), relaying.clone()),
+            checked: RefCell::default(),
+            pod: pod.clone(),
+            counted: Cell::new(Some(load.enter(way))),
             other_pod: RefCell::default(),
+            set_up: Cell::default(),
+            _bytes: bytes,
             cut: Cell::default(),
             waiting: Cell::default(),
         });
@@ -168,29 +160,19 @@ impl Connections {
         (Live { id, table: self.clone(), shared, finished: false, _busy: busy }, cut)
     }
 
-    /// Checks every connection again and cuts those that are no longer permitted. One whose workload names a policy that has
-    /// not been received stays for up to `wait`: a control plane names it first and sends it right behind, and who is
-    /// permitted by both the old and the new policies must not be cut in between.
+    /// Checks again every connection that a change may concern, and cuts those that are no longer permitted; see
+    /// [`Rechecked`] for `wait`.
     pub fn recheck(&self, mesh: &Mesh, now: Instant, wait: Duration) -> Rechecked {
-        let waiting = Cell::new(false);
-        let cut = self.cut_where(Reason::PolicyChanged, |shared| {
-            let mut check = shared.check.borrow_mut();
-            let Some(check) = check.as_mut() else { return false };
-            // A workload that the mesh has dropped is judged as it was known last, by the policies of now.
-            if let Some(workload) = mesh.workload(&check.workload.uid) {
-                check.workload = workload.clone();
-            }
-            let fails = check.fails(mesh, now, wait);
-            waiting.set(waiting.get() || (!fails && check.unknown_since.get().is_some()));
-            fails
-        });
-        Rechecked { cut, waiting: waiting.get() }
+        let (failed, done) = self.checks.borrow_mut().recheck(mesh, now, wait);
+        let live = self.live.borrow();
+        let failed = failed.iter().filter_map(|id| live.entries.get(*id)?.as_ref());
+        Rechecked { cut: cut_each(failed, Reason::PolicyChanged), ..done }
     }
 
     /// Cuts the connections of a pod.
     pub fn cut_pod(&self, pod: &PodUid, why: Reason) -> usize {
         let of_other = |shared: &Shared| shared.other_pod.borrow().as_ref().is_some_and(|(uid, _)| uid == pod);
-        self.cut_where(why, |shared| shared.pod.0 == *pod || of_other(shared))
+        self.cut_where(why, |shared| shared.pod == *pod || of_other(shared))
     }
 
     /// Cuts all.
@@ -199,13 +181,7 @@ impl Connections {
     }
 
     fn cut_where(&self, why: Reason, which: impl Fn(&Shared) -> bool) -> usize {
-        let live = self.live.borrow();
-        let cut = live.iter().filter(|shared| shared.cut.get().is_none() && which(shared));
-        cut.map(|shared| {
-            shared.cut.set(Some(why));
-            shared.waiting.take().into_iter().for_each(Waker::wake);
-        })
-        .count()
+        cut_each(self.live.borrow().iter().filter(|shared| which(shared)), why)
     }
 
     /// How many connections of this worker an endpoint has now.
@@ -346,24 +322,34 @@ impl Live {
         self.shared.record.borrow()
     }
 
-    /// The connection is this other pod's, too: it is cut with it, and counts as relayed for it.
-    pub fn belongs_to(&self, pod: &PodUid, relaying: &Arc<AtomicU64>) {
-        relaying.fetch_add(1, Ordering::Relaxed);
-        let before = self.shared.other_pod.replace(Some((pod.clone(), relaying.clone())));
-        leave(before);
+    /// The connection goes to this other pod of the node: it is cut with it, too, and counts as a call to it.
+    pub fn calls(&self, pod: &PodUid, load: &Arc<PodLoad>) {
+        self.shared.other_pod.replace(Some((pod.clone(), load.enter(Way::Inbound))));
+    }
+
+    /// Its set-up counts as such until it stands or ends.
+    pub fn sets_up(&self, set_up: SetUp) {
+        self.shared.set_up.set(Some(Box::new(set_up)));
     }
 
     /// This was checked against the policies of `workload`, and is from now on whenever they change.
     pub fn checked(&self, workload: &Arc<Workload>, connection: Connection) {
-        *self.shared.check.borrow_mut() =
-            Some(Box::new(Check { workload: workload.clone(), connection, unknown_since: Cell::default() }));
+        self.unchecked();
+        self.table.checks.borrow_mut().enter(self.id, workload, connection);
+        *self.shared.checked.borrow_mut() = Some(workload.uid.clone());
+    }
+
+    fn unchecked(&self) {
+        if let Some(workload) = self.shared.checked.take() {
+            self.table.checks.borrow_mut().leave(self.id, &workload);
+        }
     }
 
     /// The other pod of this node no longer concerns this connection: its application failed and another endpoint is tried.
     pub fn leave_other_pod(&self) {
-        *self.shared.check.borrow_mut() = None;
+        self.unchecked();
         *self.shared.mirror.borrow_mut() = None;
-        leave(self.shared.other_pod.take());
+        self.shared.other_pod.take();
     }
 
     /// Tells telemetry the server's side of it, too.
@@ -378,6 +364,7 @@ impl Live {
 
     /// Both ends are connected: bytes may flow.
     pub fn opened(&self) {
+        self.shared.set_up.take();
         let telemetry = &self.table.telemetry;
         self.shared.edge.get_or_init(|| telemetry.opened(&self.shared.record.borrow()));
         if let Some(mirror) = &*self.shared.mirror.borrow() {
@@ -433,8 +420,14 @@ impl Live {
     }
 }
 
-fn leave(owner: Option<Owner>) {
-    owner.into_iter().for_each(|(_, relaying)| _ = relaying.fetch_sub(1, Ordering::Relaxed));
+/// How many there were to cut.
+fn cut_each<'a>(connections: impl Iterator<Item = &'a Rc<Shared>>, why: Reason) -> usize {
+    let cut = connections.filter(|shared| shared.cut.get().is_none());
+    cut.map(|shared| {
+        shared.cut.set(Some(why));
+        shared.waiting.take().into_iter().for_each(Waker::wake);
+    })
+    .count()
 }
 
 impl Drop for Live {
@@ -442,8 +435,9 @@ impl Drop for Live {
         if !self.finished {
             self.end(Some(Reason::Draining), None);
         }
-        self.shared.pod.1.fetch_sub(1, Ordering::Relaxed);
-        leave(self.shared.other_pod.take());
+        // The table's hold on it goes with the task's, but a limit that was reached must not bind for longer than it is.
+        self.unchecked();
+        drop((self.shared.counted.take(), self.shared.other_pod.take(), self.shared.set_up.take()));
         self.table.live.borrow_mut().remove(self.id);
     }
 }

@@ -6,7 +6,9 @@
 //! | [`shard`] | what one worker owns: everything else here, for its tasks |
 //! | [`accept`] | the accept loop of one listener |
 //! | [`load`] | how busy each worker is, and which one takes a tunnel |
-//! | [`connections`] | the table of live connections |
+//! | [`gate`], [`limits`], [`pod_load`], [`set_up`] | whom it lets in: what pods and peers may hold, and what they hold now |
+//! | [`reserve`] | for the moment when there are no descriptors |
+//! | [`connections`], [`recheck`] | the table of live connections; which of them a change concerns |
 //! | [`sockets`] | dial sockets from inside the pods, and the options of every socket |
 //! | [`credentials`], [`tunnels`] | TLS configurations; how the pool gets its encrypted connections |
 //! | [`served`], [`own`], [`gateway`], [`address`] | a pod as it is served; who it is in the mesh |
@@ -20,11 +22,17 @@ pub mod connections;
 pub mod credentials;
 pub mod describe;
 pub mod failure;
+pub mod gate;
 pub mod gateway;
+pub mod limits;
 pub mod load;
 pub mod own;
+pub mod pod_load;
+pub mod recheck;
+pub mod reserve;
 pub mod run;
 pub mod served;
+pub mod set_up;
 pub mod shard;
 pub mod sockets;
 pub mod tunnels;

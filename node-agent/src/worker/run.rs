@@ -27,15 +27,19 @@ use crate::outbound::serve_outbound;
 use crate::pods::PodUid;
 use crate::telemetry::WorkerTelemetry;
 use crate::worker::accept::{Ends, accept_all};
+use crate::worker::gate::Gate;
 use crate::worker::load::{Busy, Peers};
+use crate::worker::pod_load::Way;
 use crate::worker::served::ServedPod;
+use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
 use crate::worker::sockets::{Ask, tune};
 
 /// How often telemetry learns what long connections carry: one third of the usual 15 s between two scrapes.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// Least rest between two re-checks of all connections. 10,000 connections take about 5 ms, so a mesh that changes all the
-/// time costs a quarter of a worker at most, and a policy takes effect within 20 ms.
+/// Least rest between two re-checks. One that concerns 10,000 connections takes about 5 ms, so a policy that changes all the time
+/// costs a quarter of a worker at most, and takes effect within 20 ms. A change that concerns no pod of the node costs some
+/// microseconds for each of these.
 const RECHECK_REST: Duration = Duration::from_millis(20);
 /// How long connections that were cut may take to go, and idle tunnels to say GOAWAY, before the worker ends.
 const LAST_REST: Duration = Duration::from_millis(500);
@@ -86,6 +90,8 @@ pub struct GivenTunnel {
     pub stream: std::net::TcpStream,
     /// Who came.
     pub client: SocketAddr,
+    /// Its handshake counts from its acceptance on.
+    pub set_up: SetUp,
     /// It counts as the taker's from the moment it is given.
     pub busy: Busy,
 }
@@ -240,21 +246,22 @@ impl Worker {
         let (shard, pod, tasks) = (&self.shard, &attendance.pod, &self.tasks);
         for listener in listeners.outbound {
             let (shard, pod, tracker) = (shard.clone(), pod.clone(), tasks.clone());
-            self.accept(attendance, listener, move |stream, client| {
-                tracker.spawn_local(serve_outbound(shard.clone(), pod.clone(), stream, client));
+            self.accept(attendance, listener, Way::Outbound, move |stream, client, set_up| {
+                tracker.spawn_local(serve_outbound(shard.clone(), pod.clone(), (stream, client), set_up));
             });
         }
         for listener in listeners.inbound {
             let (shard, pod, tracker) = (shard.clone(), pod.clone(), tasks.clone());
-            self.accept(attendance, listener, move |stream, client| {
-                tracker.spawn_local(serve_plaintext(shard.clone(), pod.clone(), stream, client));
+            self.accept(attendance, listener, Way::Inbound, move |stream, client, set_up| {
+                tracker.spawn_local(serve_plaintext(shard.clone(), pod.clone(), (stream, client), set_up));
             });
         }
         for listener in listeners.hbone {
             let (shard, pod, tracker, peers) = (shard.clone(), pod.clone(), tasks.clone(), self.peers.clone());
-            self.accept(attendance, listener, move |stream, client| {
-                let Some((stream, busy)) = keep_or_give(&peers, &pod.info().uid, stream, client) else { return };
-                let tunnels = serve_tunnels(shard.clone(), pod.clone(), stream, client, tracker.clone());
+            self.accept(attendance, listener, Way::Tunnel, move |stream, client, set_up| {
+                let uid = &pod.info().uid;
+                let Some((stream, set_up, busy)) = keep_or_give(&peers, uid, (stream, client), set_up) else { return };
+                let tunnels = serve_tunnels(shard.clone(), pod.clone(), (stream, client), set_up, tracker.clone());
                 tracker.spawn_local(busy_while(busy, tunnels));
             });
         }
@@ -269,13 +276,13 @@ impl Worker {
             }
             return;
         };
-        let GivenTunnel { stream, client, busy, .. } = given;
+        let GivenTunnel { stream, client, set_up, busy, .. } = given;
         if attendance.pod.retired.is_cancelled() {
             return;
         }
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         let (shard, pod) = (self.shard.clone(), attendance.pod.clone());
-        let tunnels = serve_tunnels(shard, pod, stream, client, self.tasks.clone());
+        let tunnels = serve_tunnels(shard, pod, (stream, client), set_up, self.tasks.clone());
         self.tasks.spawn_local(busy_while(busy, tunnels));
     }
 
@@ -283,15 +290,17 @@ impl Worker {
         &self,
         attendance: &Attendance,
         listener: std::net::TcpListener,
-        take: impl Fn(TcpStream, SocketAddr) + 'static,
+        way: Way,
+        take: impl Fn(TcpStream, SocketAddr, SetUp) + 'static,
     ) {
         let ends = Ends { replaced: attendance.replaced.clone(), retired: attendance.pod.retired.clone() };
+        let gate = Gate::new(self.shard.clone(), attendance.pod.clone(), way);
         // The capture half makes them so; but a blocking listener would stop the whole worker, and what is accepted has the
         // options of its listener.
         let ready = listener.set_nonblocking(true).and_then(|()| tune(&listener));
         match ready.and_then(|()| TcpListener::from_std(listener)) {
             Ok(listener) => {
-                self.tasks.spawn_local(accept_all(listener, ends, take));
+                self.tasks.spawn_local(accept_all(listener, ends, gate, take));
             }
             Err(error) => {
                 tracing::error!(pod = %attendance.pod.info().uid, %error, "a listener of this pod is not served")
@@ -338,12 +347,17 @@ impl Worker {
 }
 
 /// Gives an accepted tunnel to a worker that is less busy, or says that it stays here, and as what it counts.
-fn keep_or_give(peers: &WorkerPeers, uid: &PodUid, stream: TcpStream, client: SocketAddr) -> Option<(TcpStream, Busy)> {
+fn keep_or_give(
+    peers: &WorkerPeers,
+    uid: &PodUid,
+    (stream, client): (TcpStream, SocketAddr),
+    set_up: SetUp,
+) -> Option<(TcpStream, SetUp, Busy)> {
     let other = peers.less_busy().and_then(|(other, load)| Some((other.upgrade()?, load)));
-    let Some((other, load)) = other else { return Some((stream, peers.own().tunnel())) };
+    let Some((other, load)) = other else { return Some((stream, set_up, peers.own().tunnel())) };
     // A socket that cannot be taken out of this thread's event queue is gone.
     let stream = stream.into_std().ok()?;
-    let given = GivenTunnel { uid: uid.clone(), stream, client, busy: load.tunnel() };
+    let given = GivenTunnel { uid: uid.clone(), stream, client, set_up, busy: load.tunnel() };
     // A worker that has just ended resets it; the peer dials again.
     let _ended = other.send(WorkerCommand::Tunnel(given));
     None

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_model::SpiffeId;
 use weft_model::spiffe::SpiffeError;
@@ -15,6 +14,7 @@ use weft_model::workload::{Uid, Workload};
 use crate::handover::PodInfo;
 use crate::node_info::NodeInfo;
 use crate::pods::PodUid;
+use crate::worker::pod_load::PodLoad;
 
 /// One pod that is captured and served.
 #[derive(Debug, Clone)]
@@ -25,15 +25,15 @@ pub struct ServedPod {
     pub identity: SpiffeId,
     /// It leaves the mesh: what is relayed goes on, nothing new takes the short way.
     pub leaving: bool,
-    /// Connections that are relayed for it now, over all workers.
-    pub relaying: Arc<AtomicU64>,
+    /// What it holds now, over all workers.
+    pub load: Arc<PodLoad>,
 }
 
 impl ServedPod {
     /// How many connections are relayed for it now.
     #[must_use]
     pub fn relaying(&self) -> u64 {
-        self.relaying.load(Ordering::Relaxed)
+        self.load.relaying()
     }
 }
 
@@ -66,9 +66,9 @@ impl Served {
     pub fn with(&self, node: &NodeInfo, info: Arc<PodInfo>) -> Result<Self, SpiffeError> {
         let identity = node.identity(&info)?;
         let mut next = self.clone();
-        let relaying = next.pods.get(&info.uid).map_or_else(Arc::default, |pod| pod.relaying.clone());
+        let load = next.pods.get(&info.uid).map_or_else(Arc::default, |pod| pod.load.clone());
         next.by_workload.insert(node.workload_uid(&info), info.uid.clone());
-        next.pods.insert(info.uid.clone(), ServedPod { info, identity, leaving: false, relaying });
+        next.pods.insert(info.uid.clone(), ServedPod { info, identity, leaving: false, load });
         Ok(next)
     }
 

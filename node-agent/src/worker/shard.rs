@@ -16,6 +16,7 @@ use crate::telemetry::WorkerTelemetry;
 use crate::worker::connections::Connections;
 use crate::worker::credentials::TlsConfigs;
 use crate::worker::own::own_workload;
+use crate::worker::reserve::Reserve;
 use crate::worker::served::ServedPod;
 use crate::worker::sockets::{Ask, Sockets};
 use crate::worker::tunnels::{TunnelDialError, TunnelDialer, TunnelKey};
@@ -42,6 +43,8 @@ pub struct Shard {
     pub telemetry: WorkerTelemetry,
     /// The mesh as it was read last: while it does not change, reading it touches nothing that other workers touch.
     latest_mesh: RefCell<CachedReader<Mesh>>,
+    /// The descriptor for the moment when there is none left.
+    pub reserve: Reserve,
     next_port: Cell<u16>,
 }
 
@@ -70,19 +73,20 @@ impl Shard {
         telemetry: WorkerTelemetry,
         ask: Ask,
     ) -> (Rc<Self>, PoolDriver<TunnelKey, TunnelDialer>) {
-        let sockets = Rc::new(Sockets::new(ask));
+        let sockets = Rc::new(Sockets::new(ask).up_to(environment.settings.limits.descriptors_for_all()));
         let tls = TlsConfigs::new(environment.credentials.clone());
         let dialer =
             TunnelDialer { sockets: sockets.clone(), tls: tls.clone(), settings: environment.settings.clone() };
         let (pool, driver) = Pool::new(dialer, environment.settings.pool.clone());
         let shard = Self {
             sockets,
-            connections: Connections::new(telemetry.clone()),
+            connections: Connections::new(telemetry.clone(), environment.settings.limits.budget.clone()),
             tls,
             pool,
             buffers: Buffers::new(),
             telemetry,
             latest_mesh: RefCell::new(environment.mesh.cached()),
+            reserve: Reserve::default(),
             next_port: Cell::new(rand::random_range(SOURCE_PORTS)),
             environment,
         };

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub type Ask = Box<dyn Fn(&PodUid, Family, usize)>;
 pub struct Sockets {
     stocks: RefCell<HashMap<(PodUid, Family), Stock>>,
     ask: Ask,
+    descriptors: u64,
 }
 
 struct Stock {
@@ -66,19 +67,30 @@ impl Sockets {
     /// An empty stock.
     #[must_use]
     pub fn new(ask: Ask) -> Self {
-        Self { stocks: RefCell::default(), ask }
+        Self { stocks: RefCell::default(), ask, descriptors: u64::MAX }
+    }
+
+    /// Gives none whose number is this or above.
+    #[must_use]
+    pub fn up_to(self, descriptors: u64) -> Self {
+        Self { descriptors, ..self }
     }
 
     /// A socket that lives in the pod's namespace: unbound, marked, transparent.
     ///
     /// # Errors
-    /// [`Reason::NoDialSockets`] when none comes in time.
+    /// [`Reason::NoDialSockets`] when none comes in time, [`Reason::DescriptorLimit`] when the process has nearly as many
+    /// descriptors as it may.
     pub async fn take(&self, uid: &PodUid, family: Family, patience: Duration) -> Result<DialSocket, Reason> {
         let deadline = Instant::now() + patience;
         let key = (uid.clone(), family);
         let refusals = self.with(&key, |stock| stock.refusals);
         loop {
             let arrived = match self.with(&key, |stock| self.take_ready(&key, stock)) {
+                // Its number says how many there are: near to the limit, the hand-over needs what is left.
+                Ok(socket) if u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number >= self.descriptors) => {
+                    return Err(Reason::DescriptorLimit);
+                }
                 Ok(socket) => return Ok(DialSocket(socket)),
                 Err(arrived) => arrived,
             };
@@ -208,10 +220,13 @@ impl DialSocket {
     }
 }
 
-/// Rest before the first keepalive probe, and between two (`ambient-wire.md` section 2.6).
+/// Rest before the first keepalive probe (`ambient-wire.md` section 2.6).
 const KEEPALIVE: Duration = Duration::from_secs(180);
-/// Probes without answer before the connection counts as dead (same place).
-const KEEPALIVE_PROBES: u32 = 9;
+/// Rest between two probes. 15 s where ztunnel has 180: with its numbers a connection whose other side has vanished, half
+/// closed or not, holds its descriptors and memory for half an hour; so it is four minutes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Probes without answer before the connection counts as dead.
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// What every socket of the data path has; set on a listener it holds for everything that is accepted from then on: small
 /// writes leave at once, dead peers are noticed, and any close that is not orderly is a reset (see `weft_hbone::relay`).
@@ -225,8 +240,8 @@ pub fn tune(socket: &impl AsFd) -> io::Result<()> {
 fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 #[path = "../common/issuer.rs"]
 mod issuer;
+mod limits;
 mod world;
 
 use std::io::ErrorKind;

@@ -23,6 +23,7 @@ use weft_node_agent::node_info::NodeInfo;
 use weft_node_agent::pods::PodUid;
 use weft_node_agent::telemetry::{ConnectionRecord, Direction, Lines, Telemetry};
 use weft_node_agent::worker::credentials::CredentialSource;
+use weft_node_agent::worker::limits::Limits;
 use weft_node_agent::worker::run::{Worker, WorkerCommand};
 use weft_node_agent::worker::served::Served;
 use weft_node_agent::worker::sockets::tune;
@@ -45,6 +46,8 @@ pub(crate) struct World {
     telemetry: Telemetry,
     records: Lines,
     seen: Vec<ConnectionRecord>,
+    /// Of agents that are started from now on.
+    pub(crate) limits: Limits,
 }
 
 /// One worker of one agent.
@@ -64,7 +67,7 @@ impl World {
         let issuer = Arc::new(Issuer::new());
         let (mesh, reader) = channel(Mesh::default());
         let (telemetry, records) = Telemetry::new();
-        Self { net, mesh, reader, issuer, telemetry, records, seen: Vec::new() }
+        Self { net, mesh, reader, issuer, telemetry, records, seen: Vec::new(), limits: Limits::default() }
     }
 
     /// The `last`-th address.
@@ -119,7 +122,11 @@ impl World {
             trust_domain: "cluster.local".into(),
         });
         let (served, served_reader) = channel(Served::default());
-        let settings = ProxySettings { workload_wait: Duration::from_secs(2), ..ProxySettings::default() };
+        let settings = ProxySettings {
+            workload_wait: Duration::from_secs(2),
+            limits: self.limits.clone(),
+            ..ProxySettings::default()
+        };
         let environment = Environment {
             mesh: self.reader.clone(),
             credentials: self.issuer.clone(),
