@@ -5,11 +5,16 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CASES ?= 20000
 # More words for `make bench`, such as BENCH=--quick (weft-bench --help).
 BENCH ?=
+# `make soak`: how long faults come, and what they are drawn from (a run prints it; give it again to repeat the run).
+MINUTES ?= 3
+SEED ?=
+# MiB of its transfer with checksum.
+TRANSFER ?= 1024
 # The same flags everywhere, so that no crate is built twice for another set of features.
 WORKSPACE := --workspace --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test netns lint fmt fuzz bench
+.PHONY: help setup build demo test netns lint fmt fuzz bench scale soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,3 +63,14 @@ bench: ## Weft against the direct path, two nodes and same node, in one interlea
 	@.ci/setup
 	cargo build $(WORKSPACE) --bins --release
 	$(TARGET)/release/weft-bench $(BENCH)
+
+scale: ## what questions and changes cost with 10 and with 100,000 workloads, by ratio (release build)
+	cargo test --locked --release -p weft-model --test scale -- --ignored --nocapture
+	cargo test --locked --release -p weft-xds-server --test scale -- --ignored --nocapture
+
+soak: ## minutes of random faults under checked traffic on two nodes (MINUTES=3 SEED=n TRANSFER=1024), and the long tests
+	@.ci/setup
+	cargo build $(WORKSPACE) --bins --profile quick
+	$(TARGET)/quick/weft-soak --seconds $$(( $(MINUTES) * 60 )) $(if $(SEED),--seed $(SEED)) --transfer $(TRANSFER) --flood
+	cargo build $(WORKSPACE) --bins
+	cargo test --locked -p weft-e2e --test mesh -- --ignored

@@ -59,6 +59,13 @@ impl Budget {
         self.state.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
+    /// Whether [`Budget::try_take`] would take them now.
+    #[must_use]
+    pub fn fits(&self, bytes: usize) -> bool {
+        let strained = self.state.strained.load(Ordering::Relaxed);
+        !strained && self.used().checked_add(bytes).is_some_and(|next| next <= self.state.limit)
+    }
+
     /// Counts bytes that are here already.
     pub fn take(&self, bytes: usize) {
         self.state.used.fetch_add(bytes, Ordering::Relaxed);
@@ -160,7 +167,7 @@ mod tests {
         assert!(!budget.is_tight());
         assert!(budget.try_take(1));
         assert!(budget.is_tight());
-        assert!(!budget.try_take(25), "76 + 25 > 100");
+        assert!(!budget.try_take(25) && !budget.fits(25) && budget.fits(24), "76 + 25 > 100");
         assert_eq!(budget.used(), 76, "a refusal takes nothing");
         budget.take(50);
         assert_eq!((budget.used(), budget.is_tight()), (126, true), "bytes that came are counted past the limit");

@@ -14,6 +14,7 @@ mod ends;
 mod enrol;
 mod faults;
 mod hostile;
+mod limits;
 mod mixed;
 mod policy;
 mod programs;

@@ -50,6 +50,8 @@ pub struct Extra {
     pub capture: Vec<String>,
     /// Of every `weft-node-agent proxy`.
     pub proxy: Vec<String>,
+    /// Words before the command line of every `weft-node-agent proxy`, such as `prlimit --nofile=400`.
+    pub proxy_wrapper: Vec<String>,
 }
 
 impl Extra {
@@ -58,7 +60,7 @@ impl Extra {
     pub fn words(server: &str, capture: &str, proxy: &str) -> Self {
         let [server, capture, proxy] =
             [server, capture, proxy].map(|line| line.split_whitespace().map(str::to_owned).collect());
-        Self { server, capture, proxy }
+        Self { server, capture, proxy, proxy_wrapper: Vec::new() }
     }
 }
 
@@ -69,6 +71,8 @@ pub struct Deployment {
     pub server: Daemon,
     /// One per node, in the order of the nodes.
     pub agents: Vec<Proxied>,
+    extra: Extra,
+    successors: u16,
 }
 
 impl Deployment {
@@ -115,7 +119,27 @@ impl Deployment {
         for agent in &mut agents {
             agent.wait_ready()?;
         }
-        Ok(Self { server, agents })
+        Ok(Self { server, agents, extra: extra.clone(), successors: 0 })
+    }
+
+    /// Starts one more proxy half beside the one of node `number`, as an upgrade does: with other ports for its pages. It is not
+    /// waited for; whoever puts it into the place of the old one ends that one.
+    ///
+    /// # Errors
+    /// It cannot be executed.
+    pub fn successor(&mut self, cluster: &Cluster, number: u8) -> Result<Daemon> {
+        /// Pages of successors have ports from here on, a hundred for each.
+        const FIRST_PORT: u16 = 16_000;
+        let base_port = FIRST_PORT + 100 * self.successors;
+        self.successors += 1;
+        let mut extra = self.extra.clone();
+        let health = SocketAddr::from(([127, 0, 0, 1], base_port + 21));
+        let pages = [("--admin", 0), ("--metrics", 20), ("--health", 21)];
+        let words = pages.map(|(flag, port)| [flag.to_owned(), format!("127.0.0.1:{}", base_port + port)]);
+        extra.proxy.extend(words.into_iter().flatten());
+        let plans = AgentPlans::new(cluster, &base(cluster), cluster.lab().node(number), &extra)?;
+        let name = format!("{}-successor{}", plans.proxy.name, self.successors);
+        Daemon::start(DaemonPlan { name, health: Some(health), ..plans.proxy })
     }
 
     /// The file with the token of a node, for an agent that is not ours.
@@ -136,30 +160,44 @@ fn base(cluster: &Cluster) -> PathBuf {
 }
 
 fn start_agent(cluster: &Cluster, base: &Path, node: &Node, extra: &Extra) -> Result<Proxied> {
-    let (node, netns) = (&node.name, node.netns());
-    let directory = base.join(node);
-    fs::create_dir_all(&directory)?;
-    let flags = AgentFlags {
-        node: node.clone(),
-        source: cluster.directory().root().to_owned(),
-        handover: directory.join("handover.sock"),
-        proxy_user: real_root().then_some(NOBODY),
-        token: directory.join("token"),
-        root: ServerFlags::root_certificate(&base.join("server")),
-    };
-    let plan = |half: &str, command, health| DaemonPlan {
-        name: format!("{half}-{node}"),
-        netns: netns.to_owned(),
-        command,
-        environment: Vec::new(),
-        health,
-        logs: cluster.lab().directory().join("logs"),
-    };
-    let capture = command_line("weft-node-agent", flags.capture(), &extra.capture)?;
-    let capture = Daemon::start(plan("capture", capture, None))?;
-    let proxy = command_line("weft-node-agent", flags.proxy(), &extra.proxy)?;
-    let proxy = Daemon::start(plan("proxy", proxy, Some(AgentFlags::health())))?;
-    Ok(Proxied { capture, proxy })
+    let plans = AgentPlans::new(cluster, base, node, extra)?;
+    Ok(Proxied { capture: Daemon::start(plans.capture)?, proxy: Daemon::start(plans.proxy)? })
+}
+
+/// How to start the two halves of a node.
+struct AgentPlans {
+    capture: DaemonPlan,
+    proxy: DaemonPlan,
+}
+
+impl AgentPlans {
+    fn new(cluster: &Cluster, base: &Path, node: &Node, extra: &Extra) -> Result<Self> {
+        let (node, netns) = (&node.name, node.netns());
+        let directory = base.join(node);
+        fs::create_dir_all(&directory)?;
+        let flags = AgentFlags {
+            node: node.clone(),
+            source: cluster.directory().root().to_owned(),
+            handover: directory.join("handover.sock"),
+            proxy_user: real_root().then_some(NOBODY),
+            token: directory.join("token"),
+            root: ServerFlags::root_certificate(&base.join("server")),
+        };
+        let plan = |half: &str, command, health| DaemonPlan {
+            name: format!("{half}-{node}"),
+            netns: netns.to_owned(),
+            command,
+            environment: Vec::new(),
+            health,
+            logs: cluster.lab().directory().join("logs"),
+        };
+        let mut proxy: Vec<OsString> = extra.proxy_wrapper.iter().map(OsString::from).collect();
+        proxy.extend(command_line("weft-node-agent", flags.proxy(), &extra.proxy)?);
+        Ok(Self {
+            capture: plan("capture", command_line("weft-node-agent", flags.capture(), &extra.capture)?, None),
+            proxy: plan("proxy", proxy, Some(AgentFlags::health())),
+        })
+    }
 }
 
 /// One random-looking token per node; the proxy half reads its own, which user nobody must be able to.
