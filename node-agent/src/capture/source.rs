@@ -51,7 +51,8 @@ impl DirectorySource {
 
 /// The pods of one node as the roster wants them. Pods of the host's network have no namespace of their own and are left
 /// out; so are pods that have ended, whose addresses may be another's by now.
-fn pods(objects: &Objects, node: &str) -> Vec<PodSpec> {
+#[must_use]
+pub fn pods(objects: &Objects, node: &str) -> Vec<PodSpec> {
     let own = objects.pods_of_node(node).filter(|pod| !pod.host_network && !pod.is_finished());
     own.map(|pod| spec(objects, pod)).collect()
 }

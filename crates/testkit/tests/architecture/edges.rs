@@ -29,8 +29,10 @@ const PLACES: &[Place] = &[
     place("weft-cli", 3, &["weft-model", "weft-runtime", "weft-manifest"], true), // asks programs over HTTP
     place(TESTKIT, 3, &["weft-model", "weft-runtime", "weft-identity"], false),
     place("weft-e2e", 4, &["weft-model", TESTKIT], true), // the programs as programs only
+    place("weft-sim", 4, SIMULATED, false),               // what decides in the programs, as values
 ];
 
+const SIMULATED: &[&str] = &["weft-model", "weft-wire", "weft-manifest", "weft-node-agent", "weft-xds-server"];
 const TESTKIT: &str = "weft-testkit";
 const ABOVE_ALL: &[&str] = &["weft-model", "weft-runtime", "weft-wire", "weft-hbone", "weft-manifest", "weft-identity"];
 const WITHOUT_TUNNELS: &[&str] = &["weft-model", "weft-runtime", "weft-wire", "weft-manifest", "weft-identity"];
@@ -53,7 +55,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["comfy-table"], &["weft-cli"]),
     (&["ureq"], &["weft-cli", "weft-e2e"]),
     (&["kube", "k8s-openapi"], &["weft-xds-server", "weft-e2e"]),
-    (&["clap"], &["weft-node-agent", "weft-xds-server", "weft-cli", "weft-e2e"]),
+    (&["clap"], &["weft-node-agent", "weft-xds-server", "weft-cli", "weft-e2e", "weft-sim"]),
     (&["anyhow"], &["weft-node-agent", "weft-xds-server", "weft-cli", TESTKIT, "weft-e2e"]),
     // Never: one TLS provider, and no C library that somebody else must patch.
     (&["ring", "openssl", "openssl-sys", "native-tls", "reqwest"], &[]),

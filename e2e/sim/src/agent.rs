@@ -1,0 +1,246 @@
+//! The proxy half of one node: what it knows, serves and says. All of it is lost when it is killed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use weft_model::address::OriginalDst;
+use weft_model::authz::Connection;
+use weft_model::{Mesh, Reason, SpiffeId, Uid, Workload};
+use weft_node_agent::handover::PodInfo;
+use weft_node_agent::inbound::{Admission, Caller, Denied, admit_local, admit_plaintext, admit_tunnel};
+use weft_node_agent::node_info::NodeInfo;
+use weft_node_agent::outbound::{Decision, Question, Surroundings, decide};
+use weft_node_agent::pods::PodUid;
+use weft_node_agent::worker::own::own_workload;
+use weft_node_agent::worker::served::Served;
+use weft_wire::convert::ResourceType;
+use weft_wire::delta::{Subscriber, Subscription};
+use weft_wire::proto::discovery::DeltaDiscoveryRequest;
+use weft_xds_server::translate::MeshSettings;
+
+use crate::server::Told;
+use crate::truth::{NODES, PODS};
+
+/// What the capture half says to the proxy half.
+#[derive(Debug, Clone)]
+pub enum Handover {
+    /// Serve it.
+    Pod(usize),
+    /// It leaves.
+    Release(usize),
+    /// It is gone.
+    Remove(usize),
+    /// That was all.
+    SnapshotEnd,
+}
+
+/// A stream to the control plane: in order, until it breaks.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// On the way to the server.
+    pub up: VecDeque<DeltaDiscoveryRequest>,
+    /// On the way to the agent.
+    pub down: VecDeque<Told>,
+}
+
+/// A running proxy half.
+#[derive(Debug)]
+pub struct Agent {
+    node: NodeInfo,
+    subscribers: BTreeMap<ResourceType, Subscriber>,
+    mesh: Mesh,
+    served: Served,
+    /// To the control plane, when it stands.
+    pub stream: Option<Stream>,
+    /// To the capture half, when it stands.
+    pub handover: Option<VecDeque<Handover>>,
+    /// Pods that the capture half has named since it was connected; none once the snapshot is over.
+    named: Option<BTreeSet<PodUid>>,
+    /// No version of the source before this one can be what it knows.
+    pub floor: Option<usize>,
+    /// What was told by the report before, so that only news is told.
+    reported: Option<BTreeSet<Uid>>,
+}
+
+struct Here<'a>(&'a Served);
+
+impl Surroundings for Here<'_> {
+    fn outstanding(&self, _: &Uid) -> u32 {
+        0
+    }
+
+    fn serves(&self, workload: &Workload, address: IpAddr) -> bool {
+        self.0.serving(workload, address).is_some()
+    }
+}
+
+impl Agent {
+    /// Just started.
+    #[must_use]
+    pub fn new(node: usize) -> Self {
+        let MeshSettings { cluster, trust_domain, network, .. } = MeshSettings::default();
+        let subscriber = |kind| (kind, Subscriber::new(kind, Subscription::Everything));
+        Self {
+            node: NodeInfo { name: NODES[node].into(), network, cluster, trust_domain },
+            subscribers: ResourceType::ALL.into_iter().map(subscriber).collect(),
+            mesh: Mesh::default(),
+            served: Served::default(),
+            stream: None,
+            handover: None,
+            named: None,
+            floor: None,
+            reported: None,
+        }
+    }
+
+    /// What it knows.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Whether the first whole answer of both types is there: before that it asks for no pods.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.subscribers.values().all(Subscriber::is_complete)
+    }
+
+    /// Opens a stream: both types ask, with what is held.
+    pub fn connect(&mut self) {
+        let up = self.subscribers.values_mut().map(Subscriber::open).collect();
+        self.stream = Some(Stream { up, down: VecDeque::new() });
+    }
+
+    /// Takes the next response in: applies, then acknowledges.
+    pub fn receive(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        let Some(told) = stream.down.pop_front() else { return };
+        let kind = ResourceType::from_url(&told.response.type_url);
+        let Some(subscriber) = kind.and_then(|kind| self.subscribers.get_mut(&kind)) else { return };
+        self.floor.get_or_insert(told.version);
+        let received = subscriber.receive(told.response);
+        self.mesh = self.mesh.apply(received.changes);
+        stream.up.push_back(received.reply);
+    }
+
+    /// The capture half is there, and says what it has.
+    pub fn meet(&mut self, words: Vec<Handover>) {
+        self.named = Some(BTreeSet::new());
+        self.handover = Some(words.into());
+    }
+
+    /// Takes the next word of the capture half in.
+    pub fn obey(&mut self) {
+        let Some(word) = self.handover.as_mut().and_then(VecDeque::pop_front) else { return };
+        match word {
+            Handover::Pod(pod) => {
+                self.named.iter_mut().for_each(|named| _ = named.insert(uid(pod)));
+                if let Ok(next) = self.served.with(&self.node, Arc::new(info(pod))) {
+                    self.served = next;
+                }
+            }
+            Handover::Release(pod) => self.served = self.served.leaving(&uid(pod)),
+            Handover::Remove(pod) => self.served = self.served.without(&uid(pod)),
+            Handover::SnapshotEnd => {
+                let named = self.named.take().unwrap_or_default();
+                let gone: Vec<PodUid> = self.served.pods().map(|pod| pod.info.uid.clone()).collect();
+                for uid in gone.iter().filter(|uid| !named.contains(*uid)) {
+                    self.served = self.served.without(uid);
+                }
+                self.served = self.served.completed();
+            }
+        }
+    }
+
+    /// Whether it serves the pod.
+    #[must_use]
+    pub fn serves(&self, pod: usize) -> bool {
+        self.served.pod(&uid(pod)).is_some()
+    }
+
+    /// Whether it answers tunnels to the pod that the mesh should know of.
+    #[must_use]
+    pub fn offers(&self, pod: usize) -> bool {
+        self.served.pod(&uid(pod)).is_some_and(|pod| !pod.leaving)
+    }
+
+    /// The report that is due, if there is news or `anew`. None before the capture half has named all pods.
+    pub fn report(&mut self, anew: bool) -> Option<BTreeSet<Uid>> {
+        if !self.served.is_complete() {
+            return None;
+        }
+        let staying = self.served.pods().filter(|pod| !pod.leaving);
+        let now: BTreeSet<Uid> = staying.map(|pod| self.node.workload_uid(&pod.info)).collect();
+        if !anew && self.reported.as_ref() == Some(&now) {
+            return None;
+        }
+        self.reported = Some(now.clone());
+        Some(now)
+    }
+
+    /// A report did not arrive: it is due again.
+    pub fn report_failed(&mut self) {
+        self.reported = None;
+    }
+
+    /// Where a captured call of a served pod goes.
+    #[must_use]
+    pub fn decide(&self, from: usize, to: SocketAddr, dice: &mut StdRng) -> Decision {
+        let served = self.served.pod(&uid(from));
+        let workload = served.and_then(|pod| own_workload(&self.mesh, &self.node, &pod.info));
+        let Some(source) = workload else { return Decision::Refuse(Reason::UnknownWorkload) };
+        let question = Question { mesh: &self.mesh, source, original: OriginalDst(to), exclude: &[] };
+        decide(&question, &Here(&self.served), dice)
+    }
+
+    /// Whether a call that arrives at a served pod is let in; with what was checked.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, to: usize, way: &Way, client: SocketAddr) -> Result<Connection, Reason> {
+        let Some(pod) = self.served.pod(&uid(to)) else { return Err(Reason::UnknownWorkload) };
+        let Some(workload) = own_workload(&self.mesh, &self.node, &pod.info) else {
+            return Err(Reason::UnknownWorkload);
+        };
+        let target = SocketAddr::new(PODS[to].ip(), crate::truth::PORT);
+        let caller = |identity: &SpiffeId| Caller { client, arrived_at: target.ip(), identity: Some(identity.clone()) };
+        let admitted: Result<Admission, Denied> = match way {
+            Way::Tunnel(identity) => admit_tunnel(&self.mesh, workload, &target.into(), &caller(identity)),
+            Way::Local(identity) => admit_local(&self.mesh, workload, &caller(identity), target),
+            Way::Plaintext => admit_plaintext(&self.mesh, workload, client, target),
+        };
+        admitted.map(|admission| admission.connection).map_err(|denied| denied.reason)
+    }
+}
+
+/// How a call arrives.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// Over HBONE, with a proved identity.
+    Tunnel(SpiffeId),
+    /// From a pod of the same node.
+    Local(SpiffeId),
+    /// As it is.
+    Plaintext,
+}
+
+/// The capture half's name of a pod.
+#[must_use]
+pub fn uid(pod: usize) -> PodUid {
+    PodUid::from(PODS[pod].name)
+}
+
+fn info(pod: usize) -> PodInfo {
+    let facts = &PODS[pod];
+    PodInfo {
+        uid: uid(pod),
+        name: facts.name.to_owned(),
+        namespace: facts.namespace.to_owned(),
+        service_account: facts.name.to_owned(),
+        addresses: vec![facts.ip()],
+        node: NODES[facts.node].to_owned(),
+        strict: false,
+    }
+}

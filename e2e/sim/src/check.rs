@@ -1,0 +1,192 @@
+//! The promises, each as a question to the world.
+
+use std::collections::BTreeMap;
+
+use weft_model::authz::{Connection, evaluate};
+use weft_model::workload::TunnelProtocol;
+use weft_model::{Mesh, Resource};
+use weft_node_agent::capture::ruleset::Phase;
+use weft_node_agent::outbound::TunnelPlan;
+use weft_wire::convert::{ResourceType, encode};
+
+use crate::agent::Agent;
+use crate::server::Server;
+use crate::truth::{PODS, Truth};
+use crate::world::{Outcome, World};
+
+/// A promise that is broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// Promise 1.
+    #[error(
+        "plaintext {way} {pod} past the mesh, though it has been selected and captured without a break since version {since}"
+    )]
+    Plaintext {
+        /// Which pod.
+        pod: &'static str,
+        /// In or out.
+        way: &'static str,
+        /// Since when.
+        since: usize,
+    },
+    /// Promise 1: a pod of the mesh is taken for a stranger.
+    #[error("{from}'s agent has never heard of {to}, or has forgotten it, and would speak plaintext to it")]
+    Forgotten {
+        /// Who calls.
+        from: &'static str,
+        /// Who is called.
+        to: &'static str,
+    },
+    /// Promise 1: somebody else might be at the other end.
+    #[error("a tunnel to {to} would accept other identities than its own: {peers}")]
+    WrongPeer {
+        /// Who is called.
+        to: &'static str,
+        /// Who would be accepted.
+        peers: String,
+    },
+    /// Promise 2.
+    #[error("a connection to {to} from {who} is permitted, though no version from {floor} to {now} permits it")]
+    NoPolicy {
+        /// Who is called.
+        to: &'static str,
+        /// Who calls.
+        who: String,
+        /// The oldest version that the agent may go by.
+        floor: usize,
+        /// The newest one.
+        now: usize,
+    },
+    /// Promise 3.
+    #[error("{node} has acknowledged {name}, but holds something else")]
+    NotInForce {
+        /// Which node.
+        node: usize,
+        /// Which resource.
+        name: String,
+    },
+    /// All faults are healed, and still.
+    #[error("after all faults were healed: {what}")]
+    NotHealed {
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// Promise 1, at a pod's own packet filter.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn may_go_direct(world: &World, pod: usize, way: &'static str) -> Result<(), Broken> {
+    match world.steady_since[pod] {
+        Some(since) => Err(Broken::Plaintext { pod: PODS[pod].name, way, since }),
+        None => Ok(()),
+    }
+}
+
+/// Promise 1: who may answer a tunnel.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn peer_is_right(plan: &TunnelPlan, to: usize) -> Result<(), Broken> {
+    let own = format!("/ns/{}/sa/{}", PODS[to].namespace, PODS[to].name);
+    if plan.peers.iter().all(|peer| peer.to_string().ends_with(&own)) {
+        return Ok(());
+    }
+    Err(Broken::WrongPeer { to: PODS[to].name, peers: format!("{:?}", plan.peers) })
+}
+
+/// Promise 2.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn permit_has_a_policy(truth: &Truth, agent: &Agent, to: usize, connection: &Connection) -> Result<(), Broken> {
+    let (floor, now) = (agent.floor.unwrap_or(truth.now()), truth.now());
+    let permits = |version: usize| {
+        let mesh = &truth.version(version).mesh;
+        let workload = mesh.workload(&PODS[to].uid());
+        workload.is_some_and(|workload| evaluate(mesh, workload, connection).enforced.is_ok())
+    };
+    if (floor..=now).any(permits) {
+        return Ok(());
+    }
+    let who =
+        connection.identity.as_ref().map_or_else(|| format!("plaintext {}", connection.source), ToString::to_string);
+    Err(Broken::NoPolicy { to: PODS[to].name, who, floor, now })
+}
+
+/// Promise 3. Called when everything that was due was sent and acknowledged.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn acknowledged_is_in_force(server: &Server, agent: &Agent, node: usize) -> Result<(), Broken> {
+    let in_force = versions(agent.mesh());
+    for ((kind, name), version) in &in_force {
+        let held = server.session(node, *kind).and_then(|session| session.held(name));
+        if held.is_none_or(|held| **held != **version) {
+            return Err(Broken::NotInForce { node, name: name.clone() });
+        }
+    }
+    let served = server.mesh().map(versions).unwrap_or_default();
+    match served.iter().find(|(name, version)| in_force.get(*name) != Some(*version)) {
+        Some(((_, name), _)) => Err(Broken::NotInForce { node, name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn versions(mesh: &Mesh) -> BTreeMap<(ResourceType, String), String> {
+    let workloads = mesh.workloads().map(|one| Resource::Workload((**one).clone()));
+    let services = mesh.services().map(|one| Resource::Service((**one).clone()));
+    let policies = mesh.policies().map(|one| Resource::Policy((**one).clone()));
+    let all = workloads.chain(services).chain(policies);
+    all.map(|one| ((ResourceType::of(&one), one.key().to_string()), encode(&one).version.to_string())).collect()
+}
+
+/// When all faults are healed and nothing is on its way: everybody does what is written.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn healed(world: &mut World) -> Result<(), Broken> {
+    let now = world.truth.version(world.truth.now()).clone();
+    for (pod, facts) in PODS.iter().enumerate() {
+        let selected = now.selects(pod);
+        let phase = world.kernels[pod].phase;
+        let right = phase == selected.then_some(Phase::Steady) && world.kernels[pod].is_whole();
+        wrong_unless(right, || format!("{} is selected: {selected}, its rules are {phase:?}", facts.name))?;
+        for agent in world.agents.iter().flatten() {
+            let known = agent.mesh().workload(&facts.uid()).map(|workload| workload.tunnel);
+            let expected = if selected { TunnelProtocol::Hbone } else { TunnelProtocol::None };
+            wrong_unless(known == Some(expected), || {
+                format!("{} is selected: {selected}, peers use {known:?}", facts.name)
+            })?;
+        }
+    }
+    for from in 0..PODS.len() {
+        for to in (0..PODS.len()).filter(|to| *to != from) {
+            let expected = expected(&now.mesh, (from, now.selects(from)), (to, now.selects(to)));
+            let became = world.call(from, to)?;
+            let (caller, called) = (PODS[from].name, PODS[to].name);
+            wrong_unless(became == expected, || format!("{caller} calls {called}: {became:?}, expected {expected:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn expected(mesh: &Mesh, (from, from_selected): (usize, bool), (to, to_selected): (usize, bool)) -> Outcome {
+    let (Some(client), Some(server)) = (mesh.workload(&PODS[from].uid()), mesh.workload(&PODS[to].uid())) else {
+        return Outcome::Refused;
+    };
+    if !to_selected {
+        return Outcome::Direct;
+    }
+    let connection = Connection {
+        identity: client.identity().ok().filter(|_| from_selected),
+        source: PODS[from].ip(),
+        destination: (PODS[to].ip(), crate::truth::PORT).into(),
+    };
+    if evaluate(mesh, server, &connection).enforced.is_ok() { Outcome::Permitted } else { Outcome::Refused }
+}
+
+fn wrong_unless(right: bool, what: impl FnOnce() -> String) -> Result<(), Broken> {
+    if right { Ok(()) } else { Err(Broken::NotHealed { what: what() }) }
+}
