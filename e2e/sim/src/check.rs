@@ -161,13 +161,12 @@ pub fn healed(world: &mut World) -> Result<(), Broken> {
             })?;
         }
     }
-    for from in 0..PODS.len() {
-        for to in (0..PODS.len()).filter(|to| *to != from) {
-            let expected = expected(&now.mesh, (from, now.selects(from)), (to, now.selects(to)));
-            let became = world.call(from, to)?;
-            let (caller, called) = (PODS[from].name, PODS[to].name);
-            wrong_unless(became == expected, || format!("{caller} calls {called}: {became:?}, expected {expected:?}"))?;
-        }
+    let pairs = (0..PODS.len()).flat_map(|from| (0..PODS.len()).map(move |to| (from, to)));
+    for (from, to) in pairs.filter(|(from, to)| from != to) {
+        let expected = expected(&now.mesh, (from, now.selects(from)), (to, now.selects(to)));
+        let became = world.call(from, to)?;
+        let (caller, called) = (PODS[from].name, PODS[to].name);
+        wrong_unless(became == expected, || format!("{caller} calls {called}: {became:?}, expected {expected:?}"))?;
     }
     Ok(())
 }
