@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 
 use weft_model::authz::{Connection, evaluate};
-use weft_model::workload::TunnelProtocol;
 use weft_model::{Mesh, Resource};
-use weft_node_agent::capture::ruleset::Phase;
 use weft_node_agent::outbound::TunnelPlan;
 use weft_wire::convert::{ResourceType, encode};
 
 use crate::agent::Agent;
 use crate::server::Server;
 use crate::truth::{PODS, Truth};
-use crate::world::{Outcome, World};
 
 /// A promise that is broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,12 +70,12 @@ pub enum Broken {
     },
 }
 
-/// Promise 1, at a pod's own packet filter.
+/// Promise 1, at a pod's own packet filter. `steady_since`: the version since which it has been captured without a break.
 ///
 /// # Errors
 /// See [`Broken`].
-pub fn may_go_direct(world: &World, pod: usize, way: &'static str) -> Result<(), Broken> {
-    match world.steady_since[pod] {
+pub fn may_go_direct(steady_since: Option<usize>, pod: usize, way: &'static str) -> Result<(), Broken> {
+    match steady_since {
         Some(since) => Err(Broken::Plaintext { pod: PODS[pod].name, way, since }),
         None => Ok(()),
     }
@@ -140,52 +137,4 @@ fn versions(mesh: &Mesh) -> BTreeMap<(ResourceType, String), String> {
     let policies = mesh.policies().map(|one| Resource::Policy((**one).clone()));
     let all = workloads.chain(services).chain(policies);
     all.map(|one| ((ResourceType::of(&one), one.key().to_string()), encode(&one).version.to_string())).collect()
-}
-
-/// When all faults are healed and nothing is on its way: everybody does what is written.
-///
-/// # Errors
-/// See [`Broken`].
-pub fn healed(world: &mut World) -> Result<(), Broken> {
-    let now = world.truth.version(world.truth.now()).clone();
-    for (pod, facts) in PODS.iter().enumerate() {
-        let selected = now.selects(pod);
-        let phase = world.kernels[pod].phase;
-        let right = phase == selected.then_some(Phase::Steady) && world.kernels[pod].is_whole();
-        wrong_unless(right, || format!("{} is selected: {selected}, its rules are {phase:?}", facts.name))?;
-        for agent in world.agents.iter().flatten() {
-            let known = agent.mesh().workload(&facts.uid()).map(|workload| workload.tunnel);
-            let expected = if selected { TunnelProtocol::Hbone } else { TunnelProtocol::None };
-            wrong_unless(known == Some(expected), || {
-                format!("{} is selected: {selected}, peers use {known:?}", facts.name)
-            })?;
-        }
-    }
-    let pairs = (0..PODS.len()).flat_map(|from| (0..PODS.len()).map(move |to| (from, to)));
-    for (from, to) in pairs.filter(|(from, to)| from != to) {
-        let expected = expected(&now.mesh, (from, now.selects(from)), (to, now.selects(to)));
-        let became = world.call(from, to)?;
-        let (caller, called) = (PODS[from].name, PODS[to].name);
-        wrong_unless(became == expected, || format!("{caller} calls {called}: {became:?}, expected {expected:?}"))?;
-    }
-    Ok(())
-}
-
-fn expected(mesh: &Mesh, (from, from_selected): (usize, bool), (to, to_selected): (usize, bool)) -> Outcome {
-    let (Some(client), Some(server)) = (mesh.workload(&PODS[from].uid()), mesh.workload(&PODS[to].uid())) else {
-        return Outcome::Refused;
-    };
-    if !to_selected {
-        return Outcome::Direct;
-    }
-    let connection = Connection {
-        identity: client.identity().ok().filter(|_| from_selected),
-        source: PODS[from].ip(),
-        destination: (PODS[to].ip(), crate::truth::PORT).into(),
-    };
-    if evaluate(mesh, server, &connection).enforced.is_ok() { Outcome::Permitted } else { Outcome::Refused }
-}
-
-fn wrong_unless(right: bool, what: impl FnOnce() -> String) -> Result<(), Broken> {
-    if right { Ok(()) } else { Err(Broken::NotHealed { what: what() }) }
 }

@@ -17,12 +17,13 @@
 //! | [`server`], [`agent`], [`capture`] | the processes: what each loses when it is killed |
 //! | [`kernel`] | one pod's rules, read rule by rule as the kernel does |
 //! | [`world`] | all of it, and the steps it can take |
-//! | [`check`] | the promises |
+//! | [`check`], [`healed`] | the promises |
 //! | [`run`] | one seed from start to end |
 
 pub mod agent;
 pub mod capture;
 pub mod check;
+pub mod healed;
 pub mod kernel;
 pub mod run;
 pub mod server;

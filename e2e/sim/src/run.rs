@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::check::{self, Broken};
+use crate::check::Broken;
+use crate::healed::healed;
 use crate::truth::{Facts, NODES, PODS};
 use crate::world::{Step, World};
 
@@ -86,7 +87,7 @@ fn heal(world: &mut World) -> Result<(), Broken> {
     for round in 0..HEALING {
         heal_once(world, round)?;
     }
-    check::healed(world)
+    healed(world)
 }
 
 fn heal_once(world: &mut World, round: usize) -> Result<(), Broken> {

@@ -344,7 +344,7 @@ impl World {
         match self.kernels[from].call_out(PORT) {
             Fate::Dropped | Fate::Refused => Ok(Outcome::Refused),
             Fate::Direct => {
-                check::may_go_direct(self, from, "leaves")?;
+                check::may_go_direct(self.steady_since[from], from, "leaves")?;
                 self.arrive_in_plaintext(from, to)
             }
             Fate::Captured => self.captured_call(from, to),
@@ -373,7 +373,7 @@ impl World {
         match self.kernels[to].call_in(PORT) {
             Fate::Dropped | Fate::Refused => Ok(Outcome::Refused),
             Fate::Direct => {
-                check::may_go_direct(self, to, "enters")?;
+                check::may_go_direct(self.steady_since[to], to, "enters")?;
                 Ok(Outcome::Direct)
             }
             Fate::Captured => self.admitted(from, to, &Way::Plaintext),
