@@ -2,37 +2,29 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::rc::Rc;
+use std::task::{Context, Poll};
 
-use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 
 use crate::connect::{BAGGAGE, ConnectHead, EncodeError, REASON_HEADER, header_text, merged};
+use crate::driver::{Driver, Shared};
 use crate::error::{ConnectionEnd, ResetCode, StreamError};
-use crate::keepalive::Keepalive;
-use crate::payload::Payload;
-use crate::settings::{ConnectionSettings, LATE_FRAMES_FORGIVEN, MAX_TUNNELS, RESET_STREAMS_REMEMBERED};
-use crate::status::{ConnectionStatus, connection_end};
+use crate::handle::Handle;
+use crate::http2::Role;
+use crate::settings::ConnectionSettings;
 use crate::tunnel::Tunnel;
 
 /// A connection that can open tunnels. Clones share it; when all clones and all tunnels are gone it closes in order.
-#[derive(Clone)]
 pub struct ClientConnection {
-    requests: h2::client::SendRequest<Payload>,
-    status: Arc<ConnectionStatus>,
+    shared: Shared,
 }
 
 /// Moves the bytes of one connection: poll it for as long as anything of the connection is in use. Ends when the connection does;
 /// dropping it cuts the connection and all its tunnels.
 #[must_use = "a connection does nothing unless its driver is polled"]
-pub struct ClientDriver<Io>
-where
-    Io: AsyncRead + AsyncWrite + Unpin,
-{
-    connection: h2::client::Connection<Io, Payload>,
-    keepalive: Option<Keepalive>,
-    status: Arc<ConnectionStatus>,
+pub struct ClientDriver<Io> {
+    driver: Driver<Io>,
 }
 
 /// Why no tunnel was opened.
@@ -62,42 +54,21 @@ impl OpenError {
     }
 }
 
-/// Starts HTTP/2 on a ready encrypted stream. Does not wait for the server's settings; give it a deadline all the same.
+/// Starts HTTP/2 on a ready encrypted stream. Does not wait for the server, nor for its own first bytes to leave: they go with the first
+/// request, once the driver is polled.
 ///
 /// # Errors
-/// How the stream failed while the preface was written.
+/// None today; a handshake may come to need an answer.
 pub async fn handshake<Io>(
     io: Io,
     settings: &ConnectionSettings,
 ) -> Result<(ClientConnection, ClientDriver<Io>), ConnectionEnd>
 where
-    Io: AsyncRead + AsyncWrite + Unpin,
+    Io: AsyncBufRead + AsyncWrite + Unpin,
 {
-    let (requests, mut connection) = h2::client::Builder::new()
-        .initial_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.connection_window)
-        .max_frame_size(settings.max_frame_size)
-        .max_send_buffer_size(settings.max_send_buffer_size)
-        .data_frame_budget(settings.data_frame_budget)
-        .max_header_list_size(settings.max_header_list_size)
-        .max_concurrent_reset_streams(RESET_STREAMS_REMEMBERED)
-        .max_local_error_reset_streams(Some(LATE_FRAMES_FORGIVEN))
-        .initial_max_send_streams(MAX_TUNNELS)
-        .enable_push(false)
-        .handshake::<Io, Payload>(io)
-        .await
-        .map_err(|error| end_of_handshake(Err(error)))?;
-    let status = Arc::<ConnectionStatus>::default();
-    let keepalive = connection.ping_pong().map(|pings| Keepalive::new(pings, settings.keepalive));
-    let driver = ClientDriver { connection, keepalive, status: Arc::clone(&status) };
-    Ok((ClientConnection { requests, status }, driver))
-}
-
-fn end_of_handshake(result: Result<(), h2::Error>) -> ConnectionEnd {
-    match connection_end(result) {
-        ConnectionEnd::Closed => ConnectionEnd::Io("closed during the handshake".to_owned()),
-        end => end,
-    }
+    let driver = Driver::new(io, Role::Client, settings);
+    driver.shared().borrow_mut().count_user(true);
+    Ok((ClientConnection { shared: Rc::clone(driver.shared()) }, ClientDriver { driver }))
 }
 
 impl ClientConnection {
@@ -107,55 +78,56 @@ impl ClientConnection {
     /// See [`OpenError`].
     pub async fn open(&self, head: &ConnectHead) -> Result<Tunnel, OpenError> {
         let request = head.encode()?;
-        let mut requests = self.requests.clone();
-        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(|error| Self::unsent(&error))?;
-        let (response, sending) = requests.send_request(request, false).map_err(|error| Self::unsent(&error))?;
-        // The clone would count as a user of the connection for as long as the server thinks about it.
-        drop(requests);
-        let response = response.await.map_err(|error| self.status.stream_error(&error))?;
-        if response.status() != StatusCode::OK {
-            let reason = header_text(response.headers(), &REASON_HEADER);
-            return Err(OpenError::Refused { status: response.status().as_u16(), reason });
+        poll_fn(|cx| self.shared.borrow_mut().poll_open(cx.waker())).await?;
+        let key = self.shared.borrow_mut().open(&request);
+        let stream = Handle::new(&self.shared, key);
+        let answer = poll_fn(|cx| stream.with(|connection, key| connection.poll_answer(key, cx.waker()))).await?;
+        match status_of(answer.get(":status")) {
+            Some(200) => Ok(Tunnel::new(stream, merged(&answer, BAGGAGE))),
+            Some(status) => Err(OpenError::Refused { status, reason: header_text(&answer, REASON_HEADER) }),
+            None => Err(OpenError::Stream(StreamError::Reset(ResetCode::PROTOCOL_ERROR))),
         }
-        let baggage = merged(response.headers(), &BAGGAGE);
-        Ok(Tunnel::new(sending, response.into_body(), Arc::clone(&self.status), baggage))
     }
 
-    /// Tunnels that the server lets us have at a time, at most [`MAX_TUNNELS`]. More than that would queue inside.
+    /// Tunnels that the server lets us have at a time, at most [`crate::settings::MAX_TUNNELS`]. More than that would wait.
     #[must_use]
     pub fn tunnel_limit(&self) -> usize {
-        self.requests.current_max_send_streams().min(MAX_TUNNELS)
+        self.shared.borrow().stream_limit()
     }
 
     /// Whether new tunnels can be opened: not after a GOAWAY or when the connection is gone.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        let mut requests = self.requests.clone();
-        let mut cx = Context::from_waker(Waker::noop());
-        !matches!(requests.poll_ready(&mut cx), Poll::Ready(Err(_)))
+        self.shared.borrow().open_error().is_none()
     }
+}
 
-    /// An error before the request left: whatever it was, nothing was processed.
-    fn unsent(error: &h2::Error) -> OpenError {
-        OpenError::Stream(StreamError::GoneAway(ResetCode(error.reason().map_or(0, Into::into))))
+/// Three digits (RFC 9110 section 15).
+fn status_of(value: Option<&[u8]>) -> Option<u16> {
+    let digits: &[u8; 3] = value?.try_into().ok()?;
+    digits.iter().try_fold(0, |status, digit| digit.is_ascii_digit().then(|| status * 10 + u16::from(digit - b'0')))
+}
+
+impl Clone for ClientConnection {
+    fn clone(&self) -> Self {
+        self.shared.borrow_mut().count_user(true);
+        Self { shared: Rc::clone(&self.shared) }
+    }
+}
+
+impl Drop for ClientConnection {
+    fn drop(&mut self) {
+        self.shared.borrow_mut().count_user(false);
     }
 }
 
 impl<Io> Future for ClientDriver<Io>
 where
-    Io: AsyncRead + AsyncWrite + Unpin,
+    Io: AsyncBufRead + AsyncWrite + Unpin,
 {
     type Output = ConnectionEnd;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
-        let this = &mut *self;
-        if let Poll::Ready(result) = Pin::new(&mut this.connection).poll(cx) {
-            return Poll::Ready(connection_end(result));
-        }
-        if this.keepalive.as_mut().is_some_and(|keepalive| keepalive.poll(cx).is_ready()) {
-            this.status.set_ping_timeout();
-            return Poll::Ready(ConnectionEnd::PingTimeout);
-        }
-        Poll::Pending
+        self.driver.poll(cx)
     }
 }

@@ -15,10 +15,20 @@ impl ResetCode {
     pub const NO_ERROR: Self = Self(0x0);
     /// The peer broke the protocol.
     pub const PROTOCOL_ERROR: Self = Self(0x1);
+    /// This side is at fault.
+    pub const INTERNAL_ERROR: Self = Self(0x2);
+    /// More bytes than the window allows, or a window beyond 2^31 - 1.
+    pub const FLOW_CONTROL_ERROR: Self = Self(0x3);
+    /// A frame for a half of a stream that has ended.
+    pub const STREAM_CLOSED: Self = Self(0x5);
+    /// A frame of a wrong or too large size.
+    pub const FRAME_SIZE_ERROR: Self = Self(0x6);
     /// The peer refused the stream before doing anything with it: safe to try again elsewhere.
     pub const REFUSED_STREAM: Self = Self(0x7);
     /// The stream is no longer needed; also what a dropped [`crate::Tunnel`] sends.
     pub const CANCEL: Self = Self(0x8);
+    /// A header block that cannot be decoded: the two ends no longer share one HPACK state.
+    pub const COMPRESSION_ERROR: Self = Self(0x9);
     /// The TCP connection behind a CONNECT was reset or closed abnormally (RFC 9113 section 8.5): our RST.
     pub const CONNECT_ERROR: Self = Self(0xa);
     /// The peer sends more than is good for us.
@@ -90,8 +100,15 @@ pub enum ConnectionEnd {
     PingTimeout,
     /// This side cut it (`abort`).
     Aborted,
-    /// The peer closed it with an error code, or broke the protocol.
+    /// The peer closed it with an error code.
     Protocol(ResetCode),
+    /// The peer broke the protocol or asked for too much; this side said GOAWAY with the code.
+    Violated {
+        /// What the GOAWAY said.
+        code: ResetCode,
+        /// What the peer did, as a stable word (`http2::Violation`).
+        reason: &'static str,
+    },
     /// The stream below failed; the text of its error.
     Io(String),
 }
@@ -103,6 +120,7 @@ impl fmt::Display for ConnectionEnd {
             Self::PingTimeout => f.write_str("no answer to PING"),
             Self::Aborted => f.write_str("cut by this side"),
             Self::Protocol(code) => write!(f, "HTTP/2 error {code}"),
+            Self::Violated { code, reason } => write!(f, "the peer broke the rules: {reason} ({code})"),
             Self::Io(text) => write!(f, "transport failed: {text}"),
         }
     }

@@ -1,41 +1,34 @@
 //! The numbers of a connection, both directions alike; see the reason beside each default.
 
-use crate::keepalive::KeepaliveSettings;
+use std::time::Duration;
+
+use weft_runtime::budget::Budget;
 
 /// Tunnels that one connection carries at most. 100: what stock peers announce, and ztunnel's own cap
 /// (`ambient-wire.md` section 2.3).
 pub const MAX_TUNNELS: usize = 100;
 
-/// See [`ConnectionSettings::stream_window`].
-const STREAM_WINDOW: u32 = 2 << 20;
-
-/// Streams that we reset and whose late frames are still expected, for a second each. 1024 (the library: 50): tunnels of a busy pod are reset
-/// in bursts, and each frame for a stream that is forgotten too early counts against [`LATE_FRAMES_FORGIVEN`].
-pub(crate) const RESET_STREAMS_REMEMBERED: usize = 1024;
-
-/// Frames for forgotten streams that a connection survives over its whole life. 65,536 (the library: 1024): a connection between two
-/// busy pods lives for weeks, and its end would cut up to 100 tunnels.
-pub(crate) const LATE_FRAMES_FORGIVEN: usize = 1 << 16;
-
 /// What a connection announces and keeps to. [`ConnectionSettings::default`] is what both agents use.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    /// Bytes a peer may send on one stream before we release some. 2 MiB: about 16 Gbit/s at 1 ms, 0.5 Gbit/s at 30 ms
-    /// round trip; also the most memory that one stream with a stopped reader can hold. (ztunnel: 4 MiB.)
+    /// Bytes a peer may send on a new stream before some are passed on. 256 KiB: what a reader that stops at once makes us hold.
+    pub first_stream_window: u32,
+    /// What that grows to while the stream's reader keeps up, doubling. 2 MiB: about 16 Gbit/s at 1 ms, 0.5 Gbit/s at 30 ms round trip; the
+    /// most memory that one stream with a stopped reader can hold. (ztunnel: 4 MiB, from the start.)
     pub stream_window: u32,
-    /// The same for the connection. 200 MiB, as much as [`MAX_TUNNELS`] streams may have: stopped readers eat it, and when
-    /// they have eaten all of it they stop every other stream of the connection (`datapath.md` section 5: four of them with
-    /// ztunnel's 4 of 16 MiB; 32 did with 2 of 64 MiB here). What it bounds is held by streams that do not move, and each of those has its own bound.
+    /// What the windows of all streams of a connection may have grown together. 64 MiB: 36 streams of full speed at 30 ms.
+    pub grown_windows: usize,
+    /// Bytes that may be under way on the connection. 16 MiB (as ztunnel). Given back when they arrive, not when they are passed on, so that
+    /// stopped readers do not use it up: what they hold is bounded by their streams' windows.
     pub connection_window: u32,
+    /// Bytes that all streams of the connection hold before its window is withheld. 128 MiB: above what 200 first windows and
+    /// [`Self::grown_windows`] come to, so that only a peer that plays with ended streams ever meets it.
+    pub most_held: usize,
+    /// The agent-wide count of what is held. While it is tight no window grows, and those of busy streams shrink to 64 KiB.
+    pub memory: Budget,
     /// Largest DATA frame that we take; fewer, larger frames save work per byte. 256 KiB (ztunnel: 1 MiB): a larger one only
     /// delays the other streams of the connection.
     pub max_frame_size: u32,
-    /// Bytes of one stream that may wait inside the HTTP/2 library. Must exceed `tunnel::BACKLOG_LIMIT`, which binds first.
-    pub max_send_buffer_size: usize,
-    /// Allowance for small DATA frames (each under 256 bytes is charged the difference while unread); beyond it the library
-    /// closes the whole connection. 32 MiB = 131,000 unread 1-byte frames, some 20 MB. Relays take frames out at once
-    /// (`Tunnel::poll_receive`), so only a stopped consumer other than the relay uses any (`crates.md` trap 1).
-    pub data_frame_budget: usize,
     /// Streams that a client may open to us. 200 as ztunnel: clients open at most 100 and do not read this in time.
     pub max_concurrent_streams: u32,
     /// Bytes of one header list that we take. 64 KiB on both sides (ztunnel: 16 KiB client, 64 KiB server).
@@ -47,14 +40,31 @@ pub struct ConnectionSettings {
 impl Default for ConnectionSettings {
     fn default() -> Self {
         Self {
-            stream_window: STREAM_WINDOW,
-            connection_window: MAX_TUNNELS as u32 * STREAM_WINDOW,
+            first_stream_window: 256 << 10,
+            stream_window: 2 << 20,
+            grown_windows: 64 << 20,
+            connection_window: 16 << 20,
+            most_held: 128 << 20,
+            memory: Budget::unlimited(),
             max_frame_size: 256 << 10,
-            max_send_buffer_size: 1 << 20,
-            data_frame_budget: 32 << 20,
             max_concurrent_streams: 200,
             max_header_list_size: 64 << 10,
             keepalive: KeepaliveSettings::default(),
         }
+    }
+}
+
+/// When a connection is probed and when it counts as dead.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepaliveSettings {
+    /// Rest between an answer and the next PING. 10 s (`ambient-wire.md` section 2.3), even while data flows.
+    pub interval: Duration,
+    /// How long an answer may take. 20 s (same place).
+    pub timeout: Duration,
+}
+
+impl Default for KeepaliveSettings {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10), timeout: Duration::from_secs(20) }
     }
 }

@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use weft_hbone::{ConnectionSettings, PoolSettings};
 use weft_identity::store::{Settings, StoreMetrics};
 use weft_identity::{RemoteAuthority, Store};
 use weft_model::Mesh;
@@ -144,7 +145,11 @@ pub async fn run_proxy(
 }
 
 fn numbers(options: &ProxyOptions, (descriptors, memory): (u64, &Memory), accepts: AcceptMetrics) -> ProxySettings {
+    // What tunnels hold for readers that are slow counts like everything else that connections cost.
+    let tunnel = ConnectionSettings { memory: memory.budget(), ..ConnectionSettings::default() };
     ProxySettings {
+        pool: PoolSettings { connection: tunnel.clone(), ..PoolSettings::default() },
+        tunnel,
         connect_timeout: options.connect_timeout,
         limits: Limits::of(descriptors, options.max_connections_per_pod, memory.budget()),
         accepts,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -102,7 +102,7 @@ async fn greet(shard: &Shard, pod: &Pod, stream: TcpStream) -> Result<Greeted, F
 /// Moves the connection to its end: in order when the pod takes nothing new, at once when it is gone.
 async fn drive<Io>(pod: &Pod, mut connection: ServerConnection<Io>, take: impl Fn(Result<Incoming, Malformed>))
 where
-    Io: AsyncRead + AsyncWrite + Unpin,
+    Io: AsyncBufRead + AsyncWrite + Unpin,
 {
     let mut draining = false;
     loop {

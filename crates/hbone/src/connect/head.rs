@@ -2,20 +2,18 @@
 
 use std::str::FromStr;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Uri};
-
 use super::authority::{Authority, AuthorityError};
 use super::traceparent::Traceparent;
+use crate::http2::hpack::{Field, HeaderList};
 
-pub(crate) const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const FORWARDED_NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
-const ISTIO_SOURCE: HeaderName = HeaderName::from_static("x-istio-source");
+pub(crate) const BAGGAGE: &str = "baggage";
+const FORWARDED: &str = "forwarded";
+const TRACEPARENT: &str = "traceparent";
+const FORWARDED_NETWORK: &str = "x-forwarded-network";
+const ISTIO_SOURCE: &str = "x-istio-source";
 
 /// Response header with the reason code of a refusal; ours alone, other peers ignore it.
-pub(crate) const REASON_HEADER: HeaderName = HeaderName::from_static("x-weft-reason");
+pub(crate) const REASON_HEADER: &str = "x-weft-reason";
 
 /// What a tunnel's opener says (`ambient-wire.md` section 2). Only the authority decides anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,60 +63,63 @@ impl ConnectHead {
     }
 
     /// The HTTP form.
-    pub(crate) fn encode(&self) -> Result<Request<()>, EncodeError> {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::CONNECT;
-        *request.uri_mut() =
-            Uri::builder().authority(self.authority.to_string()).build().map_err(|_| EncodeError("authority"))?;
-        let headers = request.headers_mut();
-        put(headers, BAGGAGE, "baggage", self.baggage.as_deref())?;
-        put(headers, FORWARDED, "forwarded", self.forwarded.as_deref())?;
-        put(headers, TRACEPARENT, "traceparent", self.traceparent.map(|trace| trace.to_string()).as_deref())?;
-        put(headers, FORWARDED_NETWORK, "x-forwarded-network", self.forwarded_network.as_deref())?;
-        put(headers, ISTIO_SOURCE, "x-istio-source", self.istio_source.as_deref())?;
-        Ok(request)
+    pub(crate) fn encode(&self) -> Result<Vec<Field>, EncodeError> {
+        let mut fields = vec![Field::from_static(":method", "CONNECT")];
+        put(&mut fields, ":authority", Some(self.authority.to_string()))?;
+        put(&mut fields, BAGGAGE, self.baggage.clone())?;
+        put(&mut fields, FORWARDED, self.forwarded.clone())?;
+        put(&mut fields, TRACEPARENT, self.traceparent.map(|trace| trace.to_string()))?;
+        put(&mut fields, FORWARDED_NETWORK, self.forwarded_network.clone())?;
+        put(&mut fields, ISTIO_SOURCE, self.istio_source.clone())?;
+        Ok(fields)
     }
 
     /// Reads the HTTP form.
-    pub(crate) fn decode<B>(request: &Request<B>) -> Result<Self, DecodeError> {
-        let extended = request.extensions().get::<h2::ext::Protocol>().is_some();
-        if request.method() != Method::CONNECT || extended {
+    pub(crate) fn decode(list: &HeaderList) -> Result<Self, DecodeError> {
+        // `:scheme` and `:path` belong to other methods, and to the extended CONNECT that `:protocol` makes.
+        let other = [":protocol", ":scheme", ":path"].iter().any(|name| list.get(name).is_some());
+        if list.get(":method") != Some(b"CONNECT") || other {
             return Err(DecodeError::NotConnect);
         }
-        let authority = request.uri().authority().map_or("", |authority| authority.as_str());
-        let headers = request.headers();
+        let authority = list.get(":authority").and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
         Ok(Self {
             authority: Authority::from_str(authority)?,
-            baggage: merged(headers, &BAGGAGE),
-            forwarded: header_text(headers, &FORWARDED),
-            traceparent: header_text(headers, &TRACEPARENT).and_then(|text| text.parse().ok()),
-            forwarded_network: header_text(headers, &FORWARDED_NETWORK),
-            istio_source: header_text(headers, &ISTIO_SOURCE),
+            baggage: merged(list, BAGGAGE),
+            forwarded: header_text(list, FORWARDED),
+            traceparent: header_text(list, TRACEPARENT).and_then(|text| text.parse().ok()),
+            forwarded_network: header_text(list, FORWARDED_NETWORK),
+            istio_source: header_text(list, ISTIO_SOURCE),
         })
     }
 }
 
-fn put(headers: &mut HeaderMap, name: HeaderName, label: &'static str, value: Option<&str>) -> Result<(), EncodeError> {
-    if let Some(value) = value.filter(|value| !value.is_empty()) {
-        headers.insert(name, HeaderValue::from_str(value).map_err(|_| EncodeError(label))?);
+fn put(fields: &mut Vec<Field>, name: &'static str, value: Option<String>) -> Result<(), EncodeError> {
+    match value.filter(|value| !value.is_empty()) {
+        Some(value) if is_header_value(&value) => fields.push(Field::new(name, value)),
+        Some(_) => return Err(EncodeError(name)),
+        None => {}
     }
     Ok(())
 }
 
+/// Visible ASCII, spaces and tabs (RFC 9110 section 5.5, without its obsolete part).
+pub(crate) fn is_header_value(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
+}
+
+/// A header line as text; `None` when empty or not visible ASCII.
+fn text_of(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    is_header_value(text).then(|| text.trim()).filter(|text| !text.is_empty())
+}
+
 /// The first line of a header as ASCII text; `None` when absent, empty or not visible ASCII.
-pub(crate) fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let text = headers.get(name)?.to_str().ok()?.trim();
-    (!text.is_empty()).then(|| text.to_owned())
+pub(crate) fn header_text(list: &HeaderList, name: &str) -> Option<String> {
+    list.get(name).and_then(text_of).map(str::to_owned)
 }
 
 /// All lines of a list header as one (RFC 9110 section 5.3).
-pub(crate) fn merged(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let lines: Vec<&str> = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+pub(crate) fn merged(list: &HeaderList, name: &str) -> Option<String> {
+    let lines: Vec<&str> = list.all(name).filter_map(text_of).collect();
     (!lines.is_empty()).then(|| lines.join(","))
 }

@@ -15,7 +15,7 @@ mod traceparent;
 pub use authority::{Authority, AuthorityError};
 pub use baggage::{Baggage, WorkloadKind};
 pub use forwarded::Forwarded;
-pub(crate) use head::{BAGGAGE, REASON_HEADER, header_text, merged};
+pub(crate) use head::{BAGGAGE, REASON_HEADER, header_text, is_header_value, merged};
 pub use head::{ConnectHead, DecodeError, EncodeError};
 pub use refusal::Refusal;
 pub use traceparent::Traceparent;

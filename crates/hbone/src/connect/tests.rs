@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{Method, Request};
 use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::http2::hpack::{Field, HeaderList};
 
 #[rstest]
 #[case("10.0.0.7:8080", "10.0.0.7:8080")]
@@ -97,24 +97,34 @@ fn traceparent_reads(#[case] text: &str, #[case] valid: bool) {
 
 #[test]
 fn repeated_baggage_lines_are_merged_and_empty_ones_dropped() {
-    let request = Request::builder()
-        .method(Method::CONNECT)
-        .uri("10.0.0.7:80")
-        .header("baggage", "service.name=a")
-        .header("baggage", " ")
-        .header("baggage", "cloud.region=b")
-        .header("traceparent", "junk")
-        .body(())
-        .unwrap();
+    let request = list(&[
+        (":method", "CONNECT"),
+        (":authority", "10.0.0.7:80"),
+        ("baggage", "service.name=a"),
+        ("baggage", " "),
+        ("baggage", "cloud.region=b"),
+        ("traceparent", "junk"),
+    ]);
     let head = ConnectHead::decode(&request).unwrap();
     assert_eq!(head.baggage.as_deref(), Some("service.name=a,cloud.region=b"));
     assert_eq!(head.traceparent, None);
 }
 
+fn list(fields: &[(&'static str, &'static str)]) -> HeaderList {
+    fields.iter().map(|(name, value)| Field::from_static(name, value)).collect::<Vec<_>>().into()
+}
+
 #[test]
 fn only_connect_opens_a_tunnel() {
-    let request = Request::builder().method(Method::GET).uri("http://10.0.0.7:80/").body(()).unwrap();
-    assert_eq!(ConnectHead::decode(&request), Err(DecodeError::NotConnect));
+    let authority = (":authority", "10.0.0.7:80");
+    for request in [
+        list(&[(":method", "GET"), (":scheme", "http"), (":path", "/"), authority]),
+        list(&[(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/"), authority]),
+        list(&[authority]),
+    ] {
+        assert_eq!(ConnectHead::decode(&request), Err(DecodeError::NotConnect));
+    }
+    assert!(matches!(ConnectHead::decode(&list(&[(":method", "CONNECT")])), Err(DecodeError::Authority(_))));
 }
 
 #[test]
@@ -195,7 +205,7 @@ proptest! {
     ) {
         let head = ConnectHead { authority, baggage, forwarded, traceparent, forwarded_network, istio_source };
         let request = head.encode().unwrap();
-        prop_assert_eq!(ConnectHead::decode(&request), Ok(head));
+        prop_assert_eq!(ConnectHead::decode(&request.into()), Ok(head));
     }
 
     #[test]

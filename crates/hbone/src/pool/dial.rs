@@ -4,21 +4,21 @@ use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 
 use crate::error::ConnectionEnd;
 
 /// What a pool may be keyed by: the real value, never a hash of it.
-pub trait PoolKey: Eq + Hash + Clone + Send + Sync + 'static {}
+pub trait PoolKey: Eq + Hash + Clone + 'static {}
 
-impl<K: Eq + Hash + Clone + Send + Sync + 'static> PoolKey for K {}
+impl<K: Eq + Hash + Clone + 'static> PoolKey for K {}
 
 /// Makes encrypted streams: TCP from inside the right network namespace, TLS, check of the peer. Shared by all dials of a pool.
 pub trait Dial<K> {
-    /// The encrypted stream.
-    type Io: AsyncRead + AsyncWrite + Unpin + 'static;
+    /// The encrypted stream. It reads ahead: frames are walked where they lie in its buffer.
+    type Io: AsyncBufRead + AsyncWrite + Unpin + 'static;
     /// Why there is none; shared by all who wait for the dial.
-    type Error: Send + Sync + 'static;
+    type Error: 'static;
 
     /// Connects to the peer that `key` names. May be dropped at any await: when the pool's deadline is over.
     fn dial(&self, key: &K) -> impl Future<Output = Result<Self::Io, Self::Error>>;

@@ -1,14 +1,16 @@
 //! The doing half of the pool: leases places on connections, runs dials and connections.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -102,7 +104,7 @@ pub struct PoolCount<K> {
 
 /// Opens tunnels. Clones share one pool.
 pub struct Pool<K: PoolKey, E> {
-    book: Arc<Mutex<Book<K, E>>>,
+    book: Rc<RefCell<Book<K, E>>>,
     commands: mpsc::UnboundedSender<Command<K>>,
 }
 
@@ -111,7 +113,7 @@ pub struct Pool<K: PoolKey, E> {
 pub struct PoolDriver<K: PoolKey, D: Dial<K>> {
     dialer: D,
     settings: PoolSettings,
-    book: Arc<Mutex<Book<K, D::Error>>>,
+    book: Rc<RefCell<Book<K, D::Error>>>,
     commands: mpsc::UnboundedReceiver<Command<K>>,
 }
 
@@ -137,7 +139,7 @@ struct Lease<K: PoolKey, E> {
     connection: Option<ClientConnection>,
     /// The connection was dialled for this caller.
     fresh: bool,
-    book: Weak<Mutex<Book<K, E>>>,
+    book: Weak<RefCell<Book<K, E>>>,
 }
 
 /// A caller that waits; forgotten when dropped.
@@ -145,13 +147,13 @@ struct Waiter<'a, K: PoolKey, E> {
     key: &'a K,
     id: WaiterId,
     served: oneshot::Receiver<Served<K, E>>,
-    book: &'a Mutex<Book<K, E>>,
+    book: &'a RefCell<Book<K, E>>,
 }
 
 impl<K, E> Pool<K, E>
 where
     K: PoolKey,
-    E: std::fmt::Display + Send + Sync + 'static,
+    E: std::fmt::Display + 'static,
 {
     /// An empty pool, and what must be driven for it to work.
     pub fn new<D>(dialer: D, settings: PoolSettings) -> (Self, PoolDriver<K, D>)
@@ -159,14 +161,14 @@ where
         D: Dial<K, Error = E>,
     {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let book = Arc::new(Mutex::new(Book {
+        let book = Rc::new(RefCell::new(Book {
             ledger: Ledger::new(settings.idle_release),
             connections: HashMap::new(),
             waiters: HashMap::new(),
             next_waiter: 0,
             draining: false,
         }));
-        let driver = PoolDriver { dialer, settings, book: Arc::clone(&book), commands: receiver };
+        let driver = PoolDriver { dialer, settings, book: Rc::clone(&book), commands: receiver };
         (Self { book, commands: sender }, driver)
     }
 
@@ -195,7 +197,7 @@ where
             let mut lease = lease.ok_or(PoolError::Unanswered { dialled: false })??;
             let connection = lease.connection.take().ok_or(PoolError::Draining)?;
             let Some(opened) = patience.wait(connection.open(head)).await else {
-                lock(&self.book).retire(lease.id);
+                self.book.borrow_mut().retire(lease.id);
                 return Err(PoolError::Unanswered { dialled: true });
             };
             match opened {
@@ -204,7 +206,7 @@ where
                     return Ok(tunnel);
                 }
                 Err(error) if may_retry(&error, lease.fresh) && tries < RETRIES => {
-                    lock(&self.book).retire(lease.id);
+                    self.book.borrow_mut().retire(lease.id);
                     tries += 1;
                 }
                 Err(error) => return Err(error.into()),
@@ -214,7 +216,7 @@ where
 
     /// No new tunnels on the connections of the keys that `which` picks (a certificate was revoked, a pod is gone); open ones go on.
     pub fn retire_where(&self, which: impl FnMut(&K) -> bool) {
-        let mut book = lock(&self.book);
+        let mut book = self.book.borrow_mut();
         for id in book.ledger.retire_where(which) {
             book.connections.remove(&id);
         }
@@ -222,7 +224,7 @@ where
 
     /// No new tunnels at all; open ones go on, and each connection closes after its last. [`PoolDriver::run`] then returns.
     pub fn drain(&self) {
-        let mut book = lock(&self.book);
+        let mut book = self.book.borrow_mut();
         book.draining = true;
         book.ledger.retire_where(|_| true);
         book.connections.clear();
@@ -238,13 +240,13 @@ where
     /// What each key has, for the admin page. In no order.
     #[must_use]
     pub fn counts(&self) -> Vec<PoolCount<K>> {
-        let book = lock(&self.book);
+        let book = self.book.borrow_mut();
         book.ledger.counts().map(|(key, count)| PoolCount { key: key.clone(), count }).collect()
     }
 
     async fn lease(&self, key: &K) -> Result<Lease<K, E>, PoolError<E>> {
         let mut waiter = {
-            let mut book = lock(&self.book);
+            let mut book = self.book.borrow_mut();
             match book.ask(key, &self.book) {
                 Asked::Leased(lease) => return Ok(lease),
                 Asked::Draining => return Err(PoolError::Draining),
@@ -266,7 +268,7 @@ where
 
 impl<K: PoolKey, E> Clone for Pool<K, E> {
     fn clone(&self) -> Self {
-        Self { book: Arc::clone(&self.book), commands: self.commands.clone() }
+        Self { book: Rc::clone(&self.book), commands: self.commands.clone() }
     }
 }
 
@@ -289,7 +291,7 @@ where
                 Some((id, key, end)) = connections.next() => {
                     let end: ConnectionEnd = end;
                     tracing::debug!(%end, "tunnel connection ended");
-                    lock(&book).retire(id);
+                    book.borrow_mut().retire(id);
                     dialer.ended(&key, &end);
                 }
                 Some((key, result)) = dials.next() => {
@@ -300,11 +302,11 @@ where
                 command = commands.recv(), if open => match command {
                     Some(Command::Dial(key)) => dials.push(dial(&dialer, &settings, key)),
                     Some(Command::Wake) => {}
-                    None => lock(&book).connections.clear(),
+                    None => book.borrow_mut().connections.clear(),
                 },
-                _ = tick.tick() => lock(&book).expire(),
+                _ = tick.tick() => book.borrow_mut().expire(),
             }
-            open = !commands.is_closed() && !lock(&book).draining;
+            open = !commands.is_closed() && !book.borrow_mut().draining;
         }
     }
 }
@@ -320,14 +322,14 @@ type DialResult<Io, E> = Result<(ClientConnection, ClientDriver<Io>), DialFailur
 
 /// Enters a dial's result in the book. Returns what must run from now on, and how many more dials the key needs.
 fn dialled<K: PoolKey, Io, E>(
-    shared: &Arc<Mutex<Book<K, E>>>,
+    shared: &Rc<RefCell<Book<K, E>>>,
     key: &K,
     result: DialResult<Io, E>,
 ) -> (Option<(ConnectionId, ClientDriver<Io>)>, usize)
 where
-    Io: AsyncRead + AsyncWrite + Unpin,
+    Io: AsyncBufRead + AsyncWrite + Unpin,
 {
-    let mut book = lock(shared);
+    let mut book = shared.borrow_mut();
     let (connection, driver) = match result {
         Ok(pair) if !book.draining => pair,
         Ok(_) => return (None, 0),
@@ -342,7 +344,7 @@ where
     let id = dialled.connection;
     book.connections.insert(id, connection);
     for waiter in dialled.served {
-        book.serve(id, waiter, true, Arc::downgrade(shared));
+        book.serve(id, waiter, true, Rc::downgrade(shared));
     }
     (Some((id, driver)), dialled.dials)
 }
@@ -363,7 +365,7 @@ enum Asked<K: PoolKey, E> {
 }
 
 impl<K: PoolKey, E> Book<K, E> {
-    fn ask(&mut self, key: &K, book: &Arc<Mutex<Self>>) -> Asked<K, E> {
+    fn ask(&mut self, key: &K, book: &Rc<RefCell<Self>>) -> Asked<K, E> {
         if self.draining {
             return Asked::Draining;
         }
@@ -389,7 +391,7 @@ impl<K: PoolKey, E> Book<K, E> {
                         id,
                         connection: Some(connection.clone()),
                         fresh: false,
-                        book: Arc::downgrade(book),
+                        book: Rc::downgrade(book),
                     });
                 }
             }
@@ -405,8 +407,8 @@ impl<K: PoolKey, E> Book<K, E> {
         unsent.and_then(Result::ok)
     }
 
-    /// Gives a place that was taken for a waiter to it, or to the next if it is gone. The lock is held: no lease may be dropped in here.
-    fn serve(&mut self, id: ConnectionId, mut waiter: WaiterId, fresh: bool, book: Weak<Mutex<Self>>) {
+    /// Gives a place that was taken for a waiter to it, or to the next if it is gone. The book is borrowed: no lease may be dropped in here.
+    fn serve(&mut self, id: ConnectionId, mut waiter: WaiterId, fresh: bool, book: Weak<RefCell<Self>>) {
         loop {
             let connection = self.connections.get(&id).cloned();
             let Some(mut unused) = self.answer(waiter, Ok(Lease { id, connection, fresh, book: book.clone() })) else {
@@ -421,7 +423,7 @@ impl<K: PoolKey, E> Book<K, E> {
     }
 
     /// A tunnel ended.
-    fn give_back(&mut self, id: ConnectionId, book: Weak<Mutex<Self>>) {
+    fn give_back(&mut self, id: ConnectionId, book: Weak<RefCell<Self>>) {
         if self.ledger.is_waited_for(id) && !self.connections.get(&id).is_some_and(ClientConnection::is_usable) {
             return self.retire(id);
         }
@@ -445,20 +447,15 @@ impl<K: PoolKey, E> Book<K, E> {
 impl<K: PoolKey, E> Drop for Lease<K, E> {
     fn drop(&mut self) {
         if let Some(book) = self.book.upgrade() {
-            lock(&book).give_back(self.id, Weak::clone(&self.book));
+            book.borrow_mut().give_back(self.id, Weak::clone(&self.book));
         }
     }
 }
 
 impl<K: PoolKey, E> Drop for Waiter<'_, K, E> {
     fn drop(&mut self) {
-        let mut book = lock(self.book);
+        let mut book = self.book.borrow_mut();
         book.ledger.forget(self.key, self.id);
         book.waiters.remove(&self.id);
     }
-}
-
-/// The book is consistent at every panic point: nothing in it panics halfway through a change.
-fn lock<T>(book: &Mutex<T>) -> MutexGuard<'_, T> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
 }

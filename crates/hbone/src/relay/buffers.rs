@@ -1,20 +1,12 @@
-//! The read buffer of a worker, lent for the time of one system call.
+//! The read buffer of a worker, lent for the time of one turn between two sockets.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::cell::{RefCell, RefMut};
+use std::rc::Rc;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::AsyncRead;
-use tokio_util::io::poll_read_buf;
-
-/// What was read is copied out of the buffer up to this size, and split off it above. 16 KiB: copying that is cheaper than
-/// a new buffer, and a small piece that waits in a tunnel must not hold 256 KiB.
-const COPY_LIMIT: usize = 16 << 10;
-
-/// The read buffer of one worker; at rest at most one block of 256 KiB. Clones share it. Cheap when all users are on one thread.
+/// The read buffer of one worker; at rest at most one block of 256 KiB. Clones share it. (What goes into a tunnel is read straight into the
+/// frames that go out, and needs none.)
 #[derive(Debug, Clone, Default)]
-pub struct Buffers(Arc<Mutex<BytesMut>>);
+pub struct Buffers(Rc<RefCell<Vec<u8>>>);
 
 impl Buffers {
     /// One for a worker; allocates nothing yet.
@@ -23,25 +15,14 @@ impl Buffers {
         Self::default()
     }
 
-    /// Reads once, at most `limit` bytes; empty at the end of the stream.
-    pub(super) fn poll_read<R>(
-        &self,
-        cx: &mut Context<'_>,
-        source: &mut R,
-        limit: usize,
-    ) -> Poll<std::io::Result<Bytes>>
-    where
-        R: AsyncRead + Unpin,
-    {
-        // Never held over an await, so waited for only when relays of several threads share it.
-        let mut scratch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        scratch.clear();
-        scratch.reserve(limit);
-        let count = ready!(poll_read_buf(Pin::new(source), cx, &mut (&mut *scratch).limit(limit)))?;
-        if count <= COPY_LIMIT {
-            return Poll::Ready(Ok(Bytes::copy_from_slice(&scratch[..count])));
-        }
-        Poll::Ready(Ok(scratch.split_to(count).freeze()))
+    /// An initialised place for `size` bytes. Nobody else may ask before it is dropped.
+    pub(super) fn scratch(&self, size: usize) -> RefMut<'_, [u8]> {
+        RefMut::map(self.0.borrow_mut(), |scratch| {
+            if scratch.len() < size {
+                scratch.resize(size, 0);
+            }
+            &mut scratch[..size]
+        })
     }
 }
 

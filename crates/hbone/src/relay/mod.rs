@@ -12,9 +12,10 @@
 //! connected): it sets SO_LINGER {1, 0}, so that any close is a RST, be it by a returned error, a dropped future or SIGKILL. The relay
 //! clears it when, and only when, both directions ended in order.
 //!
-//! **Idle connections hold no buffer.** A read borrows the worker's [`Buffers`] for the time of one system call.
+//! **Idle connections hold no buffer**, and busy ones copy little: what a socket says is read straight into the frames that go out, what
+//! a tunnel says is written from where it waits, and between two sockets the worker's [`Buffers`] are borrowed for one turn.
 //!
-//! A later observer of the plaintext (HTTP metrics, `weft tap`) belongs into `pump.rs`, where each piece passes once.
+//! A later observer of the plaintext (HTTP metrics, `weft tap`) belongs into the three `Source::step`, where each piece passes once.
 
 mod buffers;
 mod end;

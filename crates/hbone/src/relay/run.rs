@@ -12,7 +12,7 @@ use tokio::net::tcp::WriteHalf;
 use tokio::time::timeout;
 
 use super::buffers::Buffers;
-use super::end::{Broken, End};
+use super::end::{Broken, End, Source};
 use super::outcome::{RelayEnd, RelayOutcome, Side, Traffic};
 use super::pump::{Pump, Turn};
 use super::socket::SocketEnd;
@@ -59,13 +59,17 @@ async fn error_event(half: &WriteHalf<'_>) -> io::Result<()> {
     half.ready(Interest::ERROR).await.map(|_| ())
 }
 
-async fn run<C>(
-    app: &mut impl End,
-    peer: &mut impl End,
+async fn run<A, B, C>(
+    app: &mut A,
+    peer: &mut B,
     buffers: &Buffers,
     traffic: &Traffic,
     cancel: impl Future<Output = C>,
-) -> RelayOutcome<C> {
+) -> RelayOutcome<C>
+where
+    A: End + Source<B>,
+    B: End + Source<A>,
+{
     let mut cancel = pin!(cancel);
     let mut up = Pump::new(&traffic.sent);
     let mut down = Pump::new(&traffic.received);
@@ -103,13 +107,17 @@ async fn run<C>(
 }
 
 /// One poll of both directions.
-fn turn<C>(
+fn turn<A, B, C>(
     cx: &mut Context<'_>,
-    app: &mut impl End,
-    peer: &mut impl End,
+    app: &mut A,
+    peer: &mut B,
     (up, down): (&mut Pump<'_>, &mut Pump<'_>),
     buffers: &Buffers,
-) -> Poll<RelayEnd<C>> {
+) -> Poll<RelayEnd<C>>
+where
+    A: End + Source<B>,
+    B: End + Source<A>,
+{
     let upward = up.turn(cx, app, peer, buffers);
     let downward = down.turn(cx, peer, app, buffers);
     match (upward, downward) {
@@ -146,10 +154,10 @@ fn failed<C>(side: Side, broken: Broken) -> Poll<RelayEnd<C>> {
 }
 
 /// Moves what the failed side had said before it failed. Its own end is not believed: the reset comes in any case.
-fn last_words(
+fn last_words<K: End>(
     cx: &mut Context<'_>,
-    failed: &mut impl End,
-    other: &mut impl End,
+    failed: &mut impl Source<K>,
+    other: &mut K,
     pump: &mut Pump<'_>,
     buffers: &Buffers,
 ) -> Poll<()> {

@@ -1,12 +1,16 @@
-//! A tunnel as an end of a relay.
+//! A tunnel as an end of a relay, and the two short ways between it and a socket.
 
+use std::future::Future;
+use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
 use super::buffers::Buffers;
-use super::end::{Broken, End};
+use super::end::{Broken, End, Source, Step};
+use super::socket::{self, SocketEnd};
 use crate::error::{ResetCode, StreamError};
+use crate::http2::Arrived;
 use crate::tunnel::Tunnel;
 
 pub(super) struct TunnelEnd(pub(super) Tunnel);
@@ -14,8 +18,7 @@ pub(super) struct TunnelEnd(pub(super) Tunnel);
 impl TunnelEnd {
     /// RST_STREAM NO_ERROR behind a complete answer only ends our sending; everything else, and NO_ERROR without END_STREAM,
     /// means that something is missing.
-    fn sending_failed(&mut self, cx: &mut Context<'_>, error: StreamError) -> Broken {
-        self.0.soak(cx);
+    fn sending_failed(&self, error: StreamError) -> Broken {
         if error == StreamError::Reset(ResetCode::NO_ERROR) && self.0.is_receive_complete() {
             return Broken::Unwanted;
         }
@@ -24,62 +27,79 @@ impl TunnelEnd {
 }
 
 impl End for TunnelEnd {
-    fn poll_input(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_take(
-        &mut self,
-        cx: &mut Context<'_>,
-        limit: usize,
-        _buffers: &Buffers,
-    ) -> Poll<Result<Option<Bytes>, Broken>> {
-        self.0.poll_receive(cx, limit).map_err(broken)
-    }
-
-    fn put_on(&mut self, count: usize) {
-        self.0.release(count);
-    }
-
-    fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Broken>> {
-        let room = ready!(self.0.poll_room(cx, want));
-        Poll::Ready(room.map_err(|error| self.sending_failed(cx, error)))
-    }
-
-    fn release_room(&mut self) {
-        self.0.release_room();
-    }
-
-    fn poll_put(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<usize, Broken>> {
-        // Never more than the room that the pump asked for, so all of it goes.
-        let count = data.len();
-        let sent = self.0.send(std::mem::take(data));
-        Poll::Ready(sent.map(|()| count).map_err(|error| self.sending_failed(cx, error)))
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let flushed = ready!(self.0.poll_flush(cx));
-        Poll::Ready(flushed.map_err(|error| self.sending_failed(cx, error)))
-    }
-
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.poll_drained(cx)
     }
 
     fn finish(&mut self) -> Result<(), Broken> {
-        self.0.finish().map_err(broken)
+        self.0.finish().map_err(|error| self.sending_failed(error))
     }
 
     fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
-        self.0.soak(cx);
         let error = ready!(self.0.poll_failed(cx));
-        Poll::Ready(self.sending_failed(cx, error))
+        Poll::Ready(self.sending_failed(error))
     }
 
     fn close_orderly(&mut self) {}
 
     fn reset(&mut self) {
         self.0.reset(ResetCode::CONNECT_ERROR);
+    }
+}
+
+/// Socket to tunnel: read straight into the frames that go out.
+impl<Watch: Future<Output = io::Result<()>>> Source<TunnelEnd> for SocketEnd<'_, '_, Watch> {
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut TunnelEnd,
+        _carry: &mut Bytes,
+        want: usize,
+        _buffers: &Buffers,
+    ) -> Step {
+        match self.poll_input(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Step::SourceBroken(socket::broken(&error)),
+            Poll::Pending => return Step::Reading,
+        }
+        let room = match sink.0.poll_room(cx, want) {
+            Poll::Ready(Ok(room)) => room,
+            Poll::Ready(Err(error)) => return Step::SinkBroken(sink.sending_failed(error)),
+            Poll::Pending => return Step::Blocked,
+        };
+        match sink.0.send_with(room, |slots| self.poll_read(cx, slots)) {
+            Poll::Ready(Ok(0)) => Step::Ended,
+            Poll::Ready(Ok(count)) => Step::Moved(count),
+            Poll::Ready(Err(error)) => Step::SourceBroken(socket::broken(&error)),
+            Poll::Pending => Step::Reading,
+        }
+    }
+}
+
+/// Tunnel to socket: written from where it waits.
+impl<Watch: Future<Output = io::Result<()>>> Source<SocketEnd<'_, '_, Watch>> for TunnelEnd {
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut SocketEnd<'_, '_, Watch>,
+        _carry: &mut Bytes,
+        _want: usize,
+        _buffers: &Buffers,
+    ) -> Step {
+        match self.0.poll_arrived(cx) {
+            Poll::Ready(Ok(Arrived::Bytes(_))) => {}
+            Poll::Ready(Ok(Arrived::End)) => return Step::Ended,
+            Poll::Ready(Err(error)) => return Step::SourceBroken(broken(error)),
+            Poll::Pending => return Step::Reading,
+        }
+        match self.0.take_with(|pieces| sink.poll_write(cx, pieces)) {
+            Poll::Ready(Ok(count)) => {
+                self.0.release(count);
+                Step::Moved(count)
+            }
+            Poll::Ready(Err(error)) => Step::SinkBroken(socket::broken(&error)),
+            Poll::Pending => Step::Blocked,
+        }
     }
 }
 

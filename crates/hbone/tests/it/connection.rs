@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
-use weft_hbone::keepalive::KeepaliveSettings;
+use tokio::task::spawn_local;
+use weft_hbone::settings::KeepaliveSettings;
 use weft_hbone::{
     Authority, Baggage, ConnectHead, ConnectionEnd, ConnectionSettings, OpenError, Refusal, ResetCode, StreamError,
     Traceparent,
 };
 
 use crate::harness::{
-    PIPE, connected, echo, head, ping, start_client, start_client_with, start_server, start_server_until, tunnel_pair,
-    within,
+    PIPE, connected, echo, head, ping, pipe, start_client, start_client_with, start_server, start_server_until,
+    tunnel_pair, within,
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn echo_through_one_tunnel() {
     let connection = connected(echo).await;
     let mut tunnel = connection.open(&head()).await.unwrap();
@@ -23,7 +24,7 @@ async fn echo_through_one_tunnel() {
     ping(&mut tunnel, &vec![7; 300 << 10]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_head_arrives_and_the_baggage_comes_back() {
     let sent = ConnectHead {
         authority: Authority::Host { name: "cart.shop.svc".into(), port: 80 },
@@ -43,7 +44,7 @@ async fn the_head_arrives_and_the_baggage_comes_back() {
     assert_eq!(tunnel.peer_baggage(), Some("service.name=cart"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_server_may_speak_first() {
     let (mut client, mut server) = tunnel_pair().await;
     server.write_all(b"220 ready").await.unwrap();
@@ -53,7 +54,7 @@ async fn the_server_may_speak_first() {
     assert_eq!(&greeting, b"220 ready");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn half_close_lets_the_answer_through() {
     let (mut client, mut server) = tunnel_pair().await;
     client.write_all(b"question").await.unwrap();
@@ -61,14 +62,18 @@ async fn half_close_lets_the_answer_through() {
     let mut question = Vec::new();
     within(server.read_to_end(&mut question)).await.unwrap();
     assert_eq!(question, b"question");
-    server.write_all(&vec![1; 500_000]).await.unwrap();
-    server.shutdown().await.unwrap();
+    // More than the first window: somebody must read meanwhile.
+    let speak = async {
+        server.write_all(&vec![1; 500_000]).await.unwrap();
+        server.shutdown().await.unwrap();
+    };
     let mut answer = Vec::new();
-    within(client.read_to_end(&mut answer)).await.unwrap();
+    let (_, read) = within(async { tokio::join!(speak, client.read_to_end(&mut answer)) }).await;
+    read.unwrap();
     assert_eq!(answer.len(), 500_000);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_reset_is_no_end_in_either_direction() {
     let (mut client, mut server) = tunnel_pair().await;
     client.reset(ResetCode::CONNECT_ERROR);
@@ -85,7 +90,7 @@ async fn a_reset_is_no_end_in_either_direction() {
     assert_eq!(error.downcast::<StreamError>().unwrap(), StreamError::Reset(ResetCode::CONNECT_ERROR));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_dropped_tunnel_is_a_reset_for_the_other_end() {
     let (client, mut server) = tunnel_pair().await;
     drop(client);
@@ -97,7 +102,7 @@ async fn a_dropped_tunnel_is_a_reset_for_the_other_end() {
     assert_eq!(error.downcast::<StreamError>().unwrap(), StreamError::Reset(ResetCode::CANCEL));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_finished_end_that_is_dropped_leaves_its_answer_complete() {
     let (mut client, mut server) = tunnel_pair().await;
     server.write_all(b"all of it").await.unwrap();
@@ -109,9 +114,9 @@ async fn a_finished_end_that_is_dropped_leaves_its_answer_complete() {
     assert!(client.is_receive_complete());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_lost_connection_is_no_end() {
-    let (near, far) = duplex(PIPE);
+    let (near, far) = pipe(PIPE);
     let server = start_server(far, |incoming| async move {
         let mut tunnel = incoming.accept(None).unwrap();
         tunnel.write_all(b"part").await.unwrap();
@@ -128,7 +133,7 @@ async fn a_lost_connection_is_no_end() {
     assert!(!connection.is_usable());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn refusals_carry_status_and_reason() {
     for (why, status) in [(Refusal::Malformed, 400), (Refusal::Denied, 401), (Refusal::Unavailable, 503)] {
         let connection = connected(move |incoming| async move { incoming.refuse(why, "policy-denied") }).await;
@@ -138,10 +143,10 @@ async fn refusals_carry_status_and_reason() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn any_status_but_200_is_a_failure() {
-    let (near, far) = duplex(PIPE);
-    tokio::spawn(async move {
+    let (near, far) = pipe(PIPE);
+    spawn_local(async move {
         let mut connection = h2::server::handshake(far).await.unwrap();
         while let Some(Ok((_, mut respond))) = connection.accept().await {
             let response = http::Response::builder().status(204).body(()).unwrap();
@@ -153,12 +158,12 @@ async fn any_status_but_200_is_a_failure() {
     assert_eq!(error, OpenError::Refused { status: 204, reason: None });
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn malformed_requests_get_400_and_the_connection_lives() {
-    let (near, far) = duplex(PIPE);
+    let (near, far) = pipe(PIPE);
     let server = start_server(far, echo);
     let (mut requests, connection) = h2::client::handshake(near).await.unwrap();
-    tokio::spawn(connection);
+    spawn_local(connection);
     let get = http::Request::builder().uri("http://10.0.0.7/").body(()).unwrap();
     let connect = |authority: &str| {
         let uri = http::Uri::builder().authority(authority).build().unwrap();
@@ -179,9 +184,9 @@ async fn malformed_requests_get_400_and_the_connection_lives() {
     assert_eq!((end, malformed.len()), (ConnectionEnd::Closed, 3));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_peer_that_answers_no_ping_is_dead() {
-    let (near, silent) = duplex(PIPE);
+    let (near, silent) = pipe(PIPE);
     let keepalive = KeepaliveSettings { interval: Duration::from_millis(20), timeout: Duration::from_millis(40) };
     let settings = ConnectionSettings { keepalive, ..ConnectionSettings::default() };
     let (connection, driver) = start_client_with(near, settings).await;
@@ -192,9 +197,9 @@ async fn a_peer_that_answers_no_ping_is_dead() {
     drop(silent);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_peer_that_answers_pings_lives_on() {
-    let (near, far) = duplex(PIPE);
+    let (near, far) = pipe(PIPE);
     start_server(far, echo);
     let keepalive = KeepaliveSettings { interval: Duration::from_millis(2), timeout: Duration::from_secs(5) };
     let settings = ConnectionSettings { keepalive, ..ConnectionSettings::default() };
@@ -207,9 +212,9 @@ async fn a_peer_that_answers_pings_lives_on() {
     assert!(!driver.is_finished());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_draining_server_finishes_what_it_has_and_takes_nothing_new() {
-    let (near, far) = duplex(PIPE);
+    let (near, far) = pipe(PIPE);
     let (drain, drained) = oneshot::channel::<()>();
     let server = start_server_until(far, echo, async move {
         let _ = drained.await;
@@ -229,11 +234,11 @@ async fn a_draining_server_finishes_what_it_has_and_takes_nothing_new() {
     assert_eq!(within(driver).await.unwrap(), ConnectionEnd::Closed);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_aborting_server_cuts_its_tunnels() {
-    let (near, far) = duplex(PIPE);
+    let (near, far) = pipe(PIPE);
     let (opened, abort) = oneshot::channel::<()>();
-    let server = tokio::spawn(async move {
+    let server = spawn_local(async move {
         let mut connection = weft_hbone::server::handshake(far, &ConnectionSettings::default()).await.unwrap();
         let tunnel = connection.accept().await.unwrap().unwrap().accept(None).unwrap();
         let mut abort = std::pin::pin!(abort);
@@ -252,7 +257,7 @@ async fn an_aborting_server_cuts_its_tunnels() {
     assert_eq!(within(server).await.unwrap(), ConnectionEnd::Aborted);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_withdrawn_request_is_seen_by_the_server() {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let connection = connected(move |mut incoming| {

@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_local};
 use weft_hbone::{
     Authority, ClientConnection, ConnectHead, ConnectionEnd, ConnectionSettings, Incoming, Malformed, Tunnel, client,
     server,
@@ -16,6 +16,15 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Bytes in flight in a test's pipe.
 pub(crate) const PIPE: usize = 256 << 10;
+
+/// One end of a connection in memory.
+pub(crate) type Pipe = BufReader<DuplexStream>;
+
+/// Both ends of one, with so many bytes in flight.
+pub(crate) fn pipe(size: usize) -> (Pipe, Pipe) {
+    let (near, far) = duplex(size);
+    (BufReader::with_capacity(64 << 10, near), BufReader::with_capacity(64 << 10, far))
+}
 
 /// Fails the test instead of hanging it.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -36,38 +45,38 @@ pub(crate) fn head() -> ConnectHead {
 }
 
 /// Starts a client on one end of a pipe; its driver runs until the connection ends.
-pub(crate) async fn start_client(io: DuplexStream) -> (ClientConnection, JoinHandle<ConnectionEnd>) {
+pub(crate) async fn start_client(io: Pipe) -> (ClientConnection, JoinHandle<ConnectionEnd>) {
     start_client_with(io, ConnectionSettings::default()).await
 }
 
 pub(crate) async fn start_client_with(
-    io: DuplexStream,
+    io: Pipe,
     settings: ConnectionSettings,
 ) -> (ClientConnection, JoinHandle<ConnectionEnd>) {
     let (connection, driver) = within(client::handshake(io, &settings)).await.unwrap();
-    (connection, tokio::spawn(driver))
+    (connection, spawn_local(driver))
 }
 
 /// Serves one connection; every request gets a task with `handle`.
-pub(crate) fn start_server<H, F>(io: DuplexStream, handle: H) -> JoinHandle<(ConnectionEnd, Vec<Malformed>)>
+pub(crate) fn start_server<H, F>(io: Pipe, handle: H) -> JoinHandle<(ConnectionEnd, Vec<Malformed>)>
 where
-    H: Fn(Incoming) -> F + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
+    H: Fn(Incoming) -> F + 'static,
+    F: Future<Output = ()> + 'static,
 {
     start_server_until(io, handle, std::future::pending())
 }
 
 /// The same; drains when `drain` is ready.
 pub(crate) fn start_server_until<H, F>(
-    io: DuplexStream,
+    io: Pipe,
     handle: H,
-    drain: impl Future<Output = ()> + Send + 'static,
+    drain: impl Future<Output = ()> + 'static,
 ) -> JoinHandle<(ConnectionEnd, Vec<Malformed>)>
 where
-    H: Fn(Incoming) -> F + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
+    H: Fn(Incoming) -> F + 'static,
+    F: Future<Output = ()> + 'static,
 {
-    tokio::spawn(async move {
+    spawn_local(async move {
         let mut connection = match server::handshake(io, &ConnectionSettings::default()).await {
             Ok(connection) => connection,
             Err(end) => return (end, Vec::new()),
@@ -77,7 +86,7 @@ where
         loop {
             tokio::select! {
                 incoming = connection.accept() => match incoming {
-                    Some(Ok(incoming)) => { tokio::spawn(handle(incoming)); }
+                    Some(Ok(incoming)) => { spawn_local(handle(incoming)); }
                     Some(Err(error)) => malformed.push(error),
                     None => break,
                 },
@@ -102,10 +111,10 @@ pub(crate) async fn echo(incoming: Incoming) {
 /// A client whose server treats every tunnel with `handle`.
 pub(crate) async fn connected<H, F>(handle: H) -> ClientConnection
 where
-    H: Fn(Incoming) -> F + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
+    H: Fn(Incoming) -> F + 'static,
+    F: Future<Output = ()> + 'static,
 {
-    let (near, far) = duplex(PIPE);
+    let (near, far) = pipe(PIPE);
     start_server(far, handle);
     start_client(near).await.0
 }

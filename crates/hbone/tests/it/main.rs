@@ -5,6 +5,7 @@
 mod connection;
 mod flow;
 mod harness;
+mod library;
 mod pool;
 mod relay;
 mod sockets;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_local};
 use weft_hbone::pool::ledger::KeyCount;
 use weft_hbone::{ConnectionSettings, Dial, DialFailure, Patience, Pool, PoolError, PoolSettings, server};
 
-use crate::harness::{PIPE, echo, eventually, head, ping, start_server_until, within};
+use crate::harness::{PIPE, Pipe, echo, eventually, head, ping, pipe, start_server_until, within};
 
 /// Dials echo servers over pipes. The key says how: "fails", "slow" or anything else.
 #[derive(Clone)]
@@ -24,10 +24,10 @@ struct Pipes {
 struct NobodyThere;
 
 impl Dial<&'static str> for Pipes {
-    type Io = DuplexStream;
+    type Io = Pipe;
     type Error = NobodyThere;
 
-    async fn dial(&self, key: &&'static str) -> Result<DuplexStream, NobodyThere> {
+    async fn dial(&self, key: &&'static str) -> Result<Pipe, NobodyThere> {
         let number = self.dials.fetch_add(1, Ordering::SeqCst);
         let mut drain = self.drain.subscribe();
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -36,13 +36,13 @@ impl Dial<&'static str> for Pipes {
             "slow" => std::future::pending().await,
             _ => {}
         }
-        let (near, far) = duplex(PIPE);
+        let (near, far) = pipe(PIPE);
         if (*key, number) == ("never answers once", 0) {
-            tokio::spawn(answer_one_then_hang(far));
+            spawn_local(answer_one_then_hang(far));
             return Ok(near);
         }
         if (*key, number) == ("breaks once", 0) {
-            tokio::spawn(answer_one_then_break(far));
+            spawn_local(answer_one_then_break(far));
             return Ok(near);
         }
         start_server_until(far, echo, async move {
@@ -53,14 +53,14 @@ impl Dial<&'static str> for Pipes {
 }
 
 /// Accepts one tunnel; takes the second request and breaks without an answer.
-async fn answer_one_then_break(io: DuplexStream) {
+async fn answer_one_then_break(io: Pipe) {
     let mut connection = server::handshake(io, &ConnectionSettings::default()).await.unwrap();
     let _first = connection.accept().await.unwrap().unwrap().accept(None).unwrap();
     let _second = connection.accept().await;
 }
 
 /// Accepts one tunnel and takes the others without an answer.
-async fn answer_one_then_hang(io: DuplexStream) {
+async fn answer_one_then_hang(io: Pipe) {
     let mut connection = server::handshake(io, &ConnectionSettings::default()).await.unwrap();
     let mut taken = Vec::new();
     let mut first = connection.accept().await.unwrap().unwrap().accept(None).unwrap();
@@ -70,7 +70,7 @@ async fn answer_one_then_hang(io: DuplexStream) {
             first.write_all(&heard[..count]).await.unwrap();
         }
     };
-    tokio::spawn(serve);
+    spawn_local(serve);
     while let Some(Ok(request)) = connection.accept().await {
         taken.push(request);
     }
@@ -79,19 +79,19 @@ async fn answer_one_then_hang(io: DuplexStream) {
 fn start(settings: PoolSettings) -> (Pool<&'static str, NobodyThere>, Pipes, JoinHandle<()>) {
     let pipes = Pipes { dials: Arc::default(), drain: watch::Sender::new(0) };
     let (pool, driver) = Pool::new(pipes.clone(), settings);
-    (pool, pipes, tokio::spawn(driver.run()))
+    (pool, pipes, spawn_local(driver.run()))
 }
 
 fn count_of(pool: &Pool<&'static str, NobodyThere>, key: &str) -> KeyCount {
     pool.counts().into_iter().find(|line| line.key == key).map(|line| line.count).unwrap_or_default()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_burst_to_a_cold_key_dials_once() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     let opened = (0..50).map(|_| {
         let pool = pool.clone();
-        tokio::spawn(async move { pool.open(&"a", &head()).await.unwrap() })
+        spawn_local(async move { pool.open(&"a", &head()).await.unwrap() })
     });
     let tunnels = within(futures_util::future::join_all(opened)).await;
     assert_eq!(pipes.dials.load(Ordering::SeqCst), 1);
@@ -100,13 +100,13 @@ async fn a_burst_to_a_cold_key_dials_once() {
     assert_eq!(count_of(&pool, "a").tunnels, 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn two_hundred_tunnels_at_a_time_share_two_connections() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     let all_open = Arc::new(tokio::sync::Barrier::new(200));
     let users = (0..200_u32).map(|number| {
         let (pool, all_open) = (pool.clone(), Arc::clone(&all_open));
-        tokio::spawn(async move {
+        spawn_local(async move {
             let mut tunnel = pool.open(&"a", &head()).await.unwrap();
             all_open.wait().await;
             for turn in 0..5_u32 {
@@ -123,7 +123,7 @@ async fn two_hundred_tunnels_at_a_time_share_two_connections() {
     assert_eq!(count_of(&pool, "a"), KeyCount { connections: 2, tunnels: 0, waiting: 0 });
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn keys_do_not_share() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     let _a = within(pool.open(&"a", &head())).await.unwrap();
@@ -131,7 +131,7 @@ async fn keys_do_not_share() {
     assert_eq!(pipes.dials.load(Ordering::SeqCst), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_failed_dial_fails_all_who_wait_for_it_alike() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     let opens = (0..20).map(|_| {
@@ -145,7 +145,7 @@ async fn a_failed_dial_fails_all_who_wait_for_it_alike() {
     assert!(pool.counts().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_dial_has_a_deadline() {
     let settings = PoolSettings { dial_timeout: Duration::from_millis(30), ..PoolSettings::default() };
     let (pool, _, _driver) = start(settings);
@@ -153,7 +153,7 @@ async fn a_dial_has_a_deadline() {
     assert!(matches!(result, Err(PoolError::Dial(DialFailure::Timeout))));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_caller_that_gives_up_leaves_no_trace() {
     let (pool, _, _driver) = start(PoolSettings::default());
     assert!(tokio::time::timeout(Duration::from_millis(1), pool.open(&"a", &head())).await.is_err());
@@ -162,7 +162,7 @@ async fn a_caller_that_gives_up_leaves_no_trace() {
     assert_eq!(count_of(&pool, "a").tunnels, 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn after_goaway_new_tunnels_move_and_old_ones_finish() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     let mut old = within(pool.open(&"a", &head())).await.unwrap();
@@ -182,7 +182,7 @@ async fn after_goaway_new_tunnels_move_and_old_ones_finish() {
 }
 
 /// A kept connection that breaks under a new request is replaced, and the caller does not notice.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_broken_kept_connection_is_replaced() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     drop(within(pool.open(&"breaks once", &head())).await.unwrap());
@@ -191,12 +191,12 @@ async fn a_broken_kept_connection_is_replaced() {
     ping(&mut tunnel, b"new").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_burst_of_many_dials_at_once_and_waiters_take_places_that_come_free() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     let opened = (0..450).map(|_| {
         let pool = pool.clone();
-        tokio::spawn(async move { pool.open(&"a", &head()).await.unwrap() })
+        spawn_local(async move { pool.open(&"a", &head()).await.unwrap() })
     });
     let opened: Vec<_> = opened.collect();
     eventually("all dials begin together", || pipes.dials.load(Ordering::SeqCst) == 5).await;
@@ -209,7 +209,7 @@ async fn a_burst_of_many_dials_at_once_and_waiters_take_places_that_come_free() 
 const BRIEF: Duration = Duration::from_millis(20);
 
 /// Whoever has something better to do goes; the connection that did not answer gets no new requests, and what is on it goes on.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_request_without_an_answer_is_given_up_and_its_connection_is_left() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     let mut old = within(pool.open(&"never answers once", &head())).await.unwrap();
@@ -225,7 +225,7 @@ async fn a_request_without_an_answer_is_given_up_and_its_connection_is_left() {
     ping(&mut old, b"old").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_dial_that_takes_long_is_given_up_by_who_may_and_goes_on() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     let head = head();
@@ -234,7 +234,7 @@ async fn a_dial_that_takes_long_is_given_up_by_who_may_and_goes_on() {
     assert_eq!(pipes.dials.load(Ordering::SeqCst), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_idle_connection_is_released() {
     let settings = PoolSettings { idle_release: Duration::from_millis(40), ..PoolSettings::default() };
     let (pool, pipes, _driver) = start(settings);
@@ -248,7 +248,7 @@ async fn an_idle_connection_is_released() {
     assert_eq!(pipes.dials.load(Ordering::SeqCst), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn retired_keys_get_new_connections() {
     let (pool, pipes, _driver) = start(PoolSettings::default());
     let mut old = within(pool.open(&"a", &head())).await.unwrap();
@@ -259,11 +259,11 @@ async fn retired_keys_get_new_connections() {
     ping(&mut new, b"new").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_drained_pool_takes_nothing_and_ends_with_its_last_tunnel() {
     let (pool, _, driver) = start(PoolSettings::default());
     let mut tunnel = within(pool.open(&"a", &head())).await.unwrap();
-    let waiting = tokio::spawn({
+    let waiting = spawn_local({
         let pool = pool.clone();
         async move { pool.open(&"slow", &head()).await.map(|_| ()) }
     });

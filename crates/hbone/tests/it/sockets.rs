@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio_util::sync::CancellationToken;
 use weft_hbone::{Buffers, RelayEnd, RelayOutcome, Side, Traffic, relay_sockets, reset_unless_orderly};
 
@@ -13,7 +13,7 @@ use crate::harness::{tcp_pair, within};
 async fn joined(cancel: CancellationToken) -> (TcpStream, TcpStream, JoinHandle<RelayOutcome<()>>) {
     let (client, near) = tcp_pair().await;
     let (far, server) = tcp_pair().await;
-    let relay = tokio::spawn(async move {
+    let relay = spawn_local(async move {
         reset_unless_orderly(&near).unwrap();
         reset_unless_orderly(&far).unwrap();
         relay_sockets(near, far, &Buffers::new(), &Traffic::default(), cancel.cancelled()).await
@@ -25,7 +25,7 @@ async fn is_reset(socket: &mut TcpStream) -> bool {
     matches!(within(socket.read_u8()).await, Err(error) if error.kind() == ErrorKind::ConnectionReset)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn half_close_both_ways() {
     let (mut client, mut server, relay) = joined(CancellationToken::new()).await;
     client.write_all(&vec![1; 3 << 20]).await.unwrap();
@@ -41,7 +41,7 @@ async fn half_close_both_ways() {
     assert_eq!(outcome, RelayOutcome { sent: 3 << 20, received: 6, end: RelayEnd::Orderly });
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn resets_pass_both_ways() {
     let (client, mut server, relay) = joined(CancellationToken::new()).await;
     reset_unless_orderly(&client).unwrap();
@@ -56,7 +56,7 @@ async fn resets_pass_both_ways() {
     assert_eq!(within(relay).await.unwrap().end, RelayEnd::ResetBy(Side::Peer));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn cancelling_resets_both() {
     let cancel = CancellationToken::new();
     let (mut client, mut server, relay) = joined(cancel.clone()).await;
@@ -68,10 +68,10 @@ async fn cancelling_resets_both() {
     assert!(is_reset(&mut server).await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_reader_that_stops_for_a_while_loses_nothing() {
     let (mut client, mut server, relay) = joined(CancellationToken::new()).await;
-    let writer = tokio::spawn(async move {
+    let writer = spawn_local(async move {
         client.write_all(&vec![9; 16 << 20]).await.unwrap();
         client.shutdown().await.unwrap();
         client
