@@ -26,8 +26,8 @@ pub struct ProxySettings {
     /// How long a captured connection waits for the control plane to name its pod. 5 s (`ambient-wire.md` section 2.1).
     pub workload_wait: Duration,
     /// How long a policy that a workload names, but that has not been received, is waited for: by a new connection before it
-    /// is refused, by a live one before it is cut. istiod and our own server send the workload first and its policy right
-    /// behind it, in another message: milliseconds. 2 s.
+    /// is refused, by a live one before it is cut. istiod sends the workload first and its policy right behind it, in another
+    /// message: milliseconds (our own server sends policies first). 2 s.
     pub policy_wait: Duration,
     /// How long a connection waits for a dial socket. 5 s: a capture half that restarts is back within two.
     pub socket_wait: Duration,
