@@ -4,21 +4,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use weft_hbone::settings::KeepaliveSettings;
 use weft_hbone::{ConnectionSettings, PoolSettings};
 use weft_model::Mesh;
 use weft_runtime::shared::Reader;
 
 use crate::node_info::NodeInfo;
 use crate::worker::credentials::CredentialSource;
+use crate::worker::health::EndpointHealth;
 use crate::worker::limits::Limits;
 use crate::worker::reserve::AcceptMetrics;
 use crate::worker::served::Served;
 
+/// A peer that vanished without a word is gone after 15 s at most: its kernel leaves the PING unacknowledged
+/// (`worker::tunnels::limit_silence`), or its agent unanswered. Half of what stock peers take at best.
+const KEEPALIVE: KeepaliveSettings =
+    KeepaliveSettings { interval: Duration::from_secs(5), timeout: Duration::from_secs(10) };
+
 /// Numbers of the data path.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
-    /// TCP to a next hop or a plain target. 10 s (`ambient-wire.md` section 2.5).
+    /// TCP to a plain target; and how long attempts for one connection may begin. 10 s (`ambient-wire.md` section 2.5).
     pub connect_timeout: Duration,
+    /// TCP to a peer agent, whose kernel answers whatever its load. 2 s: time for a second SYN (after 1 s). Whoever has no
+    /// other endpoint dials again.
+    pub tunnel_connect_timeout: Duration,
+    /// How long an attempt may be without an answer while another endpoint could be tried. 2 s: longer than an
+    /// application with a full queue takes to be answered at the second SYN.
+    pub attempt_patience: Duration,
     /// TCP to an application of this node, on one source port. 0.9 s: silence means a port that a path holds which the kernel
     /// does not show, or a full queue (`capture.md` section 5), so the next port is tried; just before the kernel repeats
     /// the SYN (after 1.0 s), which could otherwise connect in the moment in which we give up.
@@ -47,18 +60,21 @@ pub struct ProxySettings {
 
 impl Default for ProxySettings {
     fn default() -> Self {
+        let connection = ConnectionSettings { keepalive: KEEPALIVE, ..ConnectionSettings::default() };
         Self {
             connect_timeout: Duration::from_secs(10),
+            tunnel_connect_timeout: Duration::from_secs(2),
+            attempt_patience: Duration::from_secs(2),
             application_timeout: Duration::from_millis(900),
             workload_wait: Duration::from_secs(5),
             policy_wait: Duration::from_secs(2),
             socket_wait: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(10),
             certificate_wait: Duration::from_secs(5),
-            tunnel: ConnectionSettings::default(),
-            pool: PoolSettings::default(),
             limits: Limits::default(),
             accepts: AcceptMetrics::default(),
+            tunnel: connection.clone(),
+            pool: PoolSettings { connection, ..PoolSettings::default() },
         }
     }
 }
@@ -83,6 +99,8 @@ pub struct Environment {
     pub credentials: Arc<dyn CredentialSource>,
     /// The pods that this agent serves now.
     pub served: Reader<Served>,
+    /// Endpoints, peers and nodes that connections failed at lately.
+    pub health: EndpointHealth,
     /// Where we are.
     pub node: Arc<NodeInfo>,
     /// Numbers.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use weft_model::view::ServiceRow;
+use weft_model::view::{EndpointRow, ServiceRow};
 
 use crate::admin;
 use crate::arguments::{Format, ShowOptions};
@@ -31,7 +31,11 @@ fn row(service: &ServiceRow) -> Vec<Field> {
         count if count < all => Tone::Warn,
         _ => Tone::Good,
     };
-    let names: Vec<&str> = service.endpoints.iter().map(|endpoint| &*endpoint.workload).collect();
+    let name = |endpoint: &EndpointRow| match &endpoint.left_out {
+        Some(why) => format!("{} ({why})", endpoint.workload),
+        None => endpoint.workload.clone(),
+    };
+    let names: Vec<String> = service.endpoints.iter().map(name).collect();
     let addresses = if service.addresses.is_empty() { "headless".to_owned() } else { service.addresses.join(" ") };
     vec![
         (&*service.namespace).into(),

@@ -86,7 +86,7 @@ fn questions(mesh: &Mesh) -> Vec<(&'static str, Duration)> {
             exact: None,
             exclude: &[],
         };
-        seen(choose(mesh, &request, |_| 0, &mut rng));
+        seen(choose(mesh, &request, |_| 0, |_| false, &mut rng));
     };
     let vip = NetworkAddress::new("", service(0).addresses[0].prefix.addr());
     let pod = NetworkAddress::new("", address(7));

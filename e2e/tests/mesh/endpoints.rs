@@ -71,6 +71,18 @@ fn endpoints_are_chosen_left_out_and_replaced() {
         }
         ask_often(&client, vip)
     });
+    checks.check("an endpoint that refuses is left out after three times, and the agent says so", || {
+        ask_often(&client, vip)?;
+        let attempts = world.metric(1, "weft_attempts_failed_total", &["reason=\"connect-refused\""])?;
+        // Two of three have died, but only one may be left out for that: at most half of a service.
+        ensure!(attempts >= 3.0, "{attempts}");
+        let rows: Vec<ServiceRow> = world.agent(1, "services")?;
+        let pool = rows.iter().find(|row| row.name == POOL).context("no pool")?;
+        let left_out: Vec<_> = pool.endpoints.iter().filter_map(|row| row.left_out.as_deref()).collect();
+        ensure!(left_out.len() == 1 && left_out[0].contains("refused"), "{:?}", pool.endpoints);
+        ensure!(world.metric(1, "weft_ejections_total", &["kind=\"endpoint\"", "cause=\"refused\""])? >= 1.0);
+        Ok(())
+    });
     checks.check("endpoints come and go under load without a failure", || {
         let plan = LoadPlan { target: vip, rate: 100, new_connections: true, patience: SOON, text: MARKER.to_owned() };
         let load = Load::start(&client.netns, plan)?;

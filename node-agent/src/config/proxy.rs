@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::control_plane::ControlPlaneOptions;
+use super::ejection::EjectionOptions;
 use crate::limits::Ceiling;
 use crate::sandbox::{Mode, Readable};
 use crate::telemetry::LogFormat;
@@ -46,6 +47,9 @@ pub struct ProxyOptions {
     /// Default: the limit of its cgroup (memory.max), none where there is none. `none` asks for none.
     #[arg(long, env = "WEFT_MEMORY_LIMIT", value_parser = crate::limits::parse_ceiling, value_name = "BYTES")]
     pub memory_limit: Option<Ceiling>,
+    /// When endpoints are left out, and for how long.
+    #[command(flatten)]
+    pub ejection: EjectionOptions,
     /// User to become when started as root. 65534 is nobody's; where that is impossible (a user namespace with one
     /// user), all capabilities are dropped instead.
     #[arg(long, default_value_t = 65534, value_name = "UID")]

@@ -2,6 +2,7 @@
 //! wiring of all of it to the data workers. Nothing here touches a connection.
 
 mod certificates;
+mod ejections;
 mod plane;
 mod proxy_half;
 mod report;

@@ -33,6 +33,7 @@ use weft_wire::delta::{DeltaStream, StreamStatus};
 use weft_wire::report::Reporter;
 
 use super::certificates::Certificates;
+use super::ejections::EjectionMetrics;
 use super::plane::ControlPlane;
 use super::report::report;
 use super::sections::{Sources, register};
@@ -44,6 +45,7 @@ use crate::limits::{self, Memory};
 use crate::node_info::NodeInfo;
 use crate::sandbox::Enclosure;
 use crate::telemetry::{AccessLog, Telemetry};
+use crate::worker::health::EndpointHealth;
 use crate::worker::limits::Limits;
 use crate::worker::load::{Load, Peers};
 use crate::worker::reserve::AcceptMetrics;
@@ -95,9 +97,12 @@ pub async fn run_proxy(
 
     let certificates = Certificates::new(store.clone());
     let (served_writer, served) = nobody_served();
+    let health = EndpointHealth::new(options.ejection.settings());
+    registry.register(|registry| registry.register_collector(Box::new(EjectionMetrics(health.clone()))));
     let environment = Environment {
         mesh: mesh_reader.clone(),
         credentials: Arc::new(certificates.clone()),
+        health: health.clone(),
         served: served.clone(),
         node: node.clone(),
         settings: Arc::new(numbers(&options, (descriptors, &memory), AcceptMetrics::new(&registry))),
@@ -114,6 +119,7 @@ pub async fn run_proxy(
         store,
         stream: status.clone(),
         refusals,
+        health,
         workers: workers.clone(),
         settings: shown_settings(&common, &options, enclosure, &environment.settings.limits),
         control_plane: options.control_plane.xds_address.to_string(),
@@ -293,6 +299,9 @@ fn shown_settings(
             "bytes for connections",
             limits.budget.limit().map_or_else(|| "no limit".to_owned(), |limit| limit.to_string()),
         ),
+        ("ejection failures", options.ejection.ejection_failures.to_string()),
+        ("ejection time", humantime::format_duration(options.ejection.ejection_time).to_string()),
+        ("ejection share", format!("{} %", options.ejection.ejection_share)),
         ("token file", plane.token_file.display().to_string()),
         ("roots", plane.roots.display().to_string()),
         ("sandbox", enclosure.to_string()),

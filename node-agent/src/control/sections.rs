@@ -8,14 +8,16 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use weft_identity::Store;
 use weft_model::Mesh;
-use weft_model::view::{self, ConfigView, ConnectionRow, ControlPlaneView, PodRow, RejectedRow, TypeRow};
+use weft_model::view::{self, ConfigView, ConnectionRow, ControlPlaneView, PodRow, RejectedRow, ServiceRow, TypeRow};
 use weft_runtime::admin::Admin;
 use weft_runtime::shared::Reader;
 use weft_wire::convert::ResourceType;
 use weft_wire::delta::{StreamStatus, TypeStatus};
 
+use super::ejections::mark;
 use crate::node_info::NodeInfo;
 use crate::telemetry::Refusals;
+use crate::worker::health::EndpointHealth;
 use crate::worker::run::WorkerCommand;
 use crate::worker::served::Served;
 
@@ -28,6 +30,7 @@ pub(super) struct Sources {
     pub(super) store: Store,
     pub(super) stream: Reader<StreamStatus>,
     pub(super) refusals: Refusals,
+    pub(super) health: EndpointHealth,
     pub(super) workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
     pub(super) settings: BTreeMap<String, String>,
     pub(super) control_plane: String,
@@ -42,7 +45,8 @@ pub(super) fn register(admin: Admin, sources: &Sources) -> Admin {
     let live = sources.clone();
     admin
         .section("pods", of(|sources| value(&pods(sources))))
-        .section("services", of(|sources| value(&sources.mesh.read(view::services))))
+        .section("services", of(|sources| value(&services(sources))))
+        .section("ejections", of(|sources| value(&sources.health.rows())))
         .section("policies", of(|sources| value(&sources.mesh.read(view::policies))))
         .section("certs", of(|sources| value(&sources.store.rows())))
         .section("refusals", of(|sources| value(&sources.refusals.rows())))
@@ -52,6 +56,12 @@ pub(super) fn register(admin: Admin, sources: &Sources) -> Admin {
 
 fn value<T: Serialize>(rows: &T) -> Value {
     serde_json::to_value(rows).unwrap_or_else(|error| json!({ "error": error.to_string() }))
+}
+
+fn services(sources: &Sources) -> Vec<ServiceRow> {
+    let mut rows = sources.mesh.read(view::services);
+    mark(&mut rows, &sources.health.rows());
+    rows
 }
 
 fn pods(sources: &Sources) -> Vec<PodRow> {

@@ -27,6 +27,7 @@ use crate::worker::own::own_workload;
 use crate::worker::pod_load::Way;
 use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
+use crate::worker::tunnels::limit_silence;
 
 /// How long the peer gets to read the last GOAWAY of a connection that must end now.
 const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
@@ -43,6 +44,7 @@ pub async fn serve_tunnels(
     let Ok(arrived_at) = stream.local_addr() else {
         return; // it is gone already
     };
+    limit_silence(&stream);
     let (client, arrived_at) = (canonical(client), canonical(arrived_at));
     let greeted = tokio::select! {
         greeted = Box::pin(greet(&shard, &pod, stream)) => greeted,

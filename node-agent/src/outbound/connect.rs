@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use weft_hbone::{Authority, ConnectHead, Traceparent, Tunnel};
+use weft_hbone::{Authority, ConnectHead, Patience, Traceparent, Tunnel};
+use weft_model::ejection::Fault;
 use weft_model::workload::Workload;
 use weft_model::{Reason, Service};
 
 use super::decide::{Decision, Target, TunnelPlan};
+use super::ways::{fault_of_pool, fault_of_reason};
 use crate::inbound::{Caller, admit_local, check, deliver};
 use crate::telemetry::{Direction, HboneTarget, Security};
 use crate::worker::connections::Live;
@@ -34,15 +36,18 @@ pub(super) struct NotConnected {
     pub(super) failure: Failure,
     /// The endpoint is at fault and has seen no byte: another one may do.
     pub(super) try_another: bool,
+    /// What it says of the application there.
+    pub(super) fault: Option<Fault>,
 }
 
 impl NotConnected {
     fn by_endpoint(failure: Failure) -> Self {
-        Self { failure, try_another: true }
+        let fault = fault_of_reason(failure.reason);
+        Self { failure, try_another: true, fault }
     }
 
     fn for_good(failure: impl Into<Failure>) -> Self {
-        Self { failure: failure.into(), try_another: false }
+        Self { failure: failure.into(), try_another: false, fault: None }
     }
 }
 
@@ -56,14 +61,24 @@ pub(super) async fn connect(
     live: &Live,
     source: &Arc<Workload>,
     decision: &Decision,
+    patience: Patience<impl Fn() -> bool>,
 ) -> Result<Peer, NotConnected> {
     note(live, decision);
+    let unanswered = |to: SocketAddr| {
+        move || Err(NotConnected::by_endpoint(Failure::new(Reason::ConnectTimeout, format!("{to} does not answer"))))
+    };
     match decision {
         Decision::Refuse(reason) => Err(NotConnected::for_good(*reason)),
-        Decision::Passthrough { to } => plain(shard, pod, *to).await.map(Peer::Socket),
-        Decision::Plain(target) => plain(shard, pod, target.to).await.map(Peer::Socket),
-        Decision::Local(target) => local(shard, pod, live, target).await.map(Peer::Socket),
-        Decision::Tunnel(plan) => tunnel(shard, pod, live, source, plan).await.map(Peer::Tunnel),
+        Decision::Passthrough { to } => plain(shard, pod, *to, patience).await.map(Peer::Socket),
+        Decision::Plain(target) => plain(shard, pod, target.to, patience).await.map(Peer::Socket),
+        Decision::Local(target) => {
+            let connected = patience.wait(local(shard, pod, live, target)).await;
+            if connected.is_none() {
+                live.leave_other_pod();
+            }
+            connected.unwrap_or_else(unanswered(target.to)).map(Peer::Socket)
+        }
+        Decision::Tunnel(plan) => tunnel(shard, pod, (live, source), plan, patience).await.map(Peer::Tunnel),
     }
 }
 
@@ -87,13 +102,18 @@ fn note(live: &Live, decision: &Decision) {
 }
 
 /// Plain TCP from inside the pod.
-async fn plain(shard: &Shard, pod: &Pod, to: SocketAddr) -> Result<TcpStream, NotConnected> {
+async fn plain(
+    shard: &Shard,
+    pod: &Pod,
+    to: SocketAddr,
+    patience: Patience<impl Fn() -> bool>,
+) -> Result<TcpStream, NotConnected> {
     let settings = &shard.environment.settings;
     let socket = shard.sockets.take(&pod.info().uid, family_of(to.ip()), settings.socket_wait).await;
     let socket = socket.map_err(NotConnected::for_good)?;
-    match timeout(settings.connect_timeout, socket.connect(to)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => {
+    match patience.wait(timeout(settings.connect_timeout, socket.connect(to))).await {
+        Some(Ok(Ok(stream))) => Ok(stream),
+        Some(Ok(Err(error))) => {
             let reason = match error.kind() {
                 std::io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
                 std::io::ErrorKind::TimedOut => Reason::ConnectTimeout,
@@ -101,16 +121,16 @@ async fn plain(shard: &Shard, pod: &Pod, to: SocketAddr) -> Result<TcpStream, No
             };
             Err(NotConnected::by_endpoint(Failure::new(reason, format!("{to}: {error}"))))
         }
-        Err(_) => Err(NotConnected::by_endpoint(Failure::new(Reason::ConnectTimeout, to))),
+        Some(Err(_)) | None => Err(NotConnected::by_endpoint(Failure::new(Reason::ConnectTimeout, to))),
     }
 }
 
 async fn tunnel(
     shard: &Shard,
     pod: &Pod,
-    live: &Live,
-    source: &Workload,
+    (live, source): (&Live, &Workload),
     plan: &TunnelPlan,
+    patience: Patience<impl Fn() -> bool>,
 ) -> Result<Tunnel, NotConnected> {
     let key = TunnelKey {
         source: pod.served.identity.clone(),
@@ -123,9 +143,9 @@ async fn tunnel(
     head.baggage = Some(baggage_of(source));
     head.forwarded = Some(forwarded_of(live.record().source, host));
     head.traceparent = Some(Traceparent::random());
-    let tunnel = shard.pool.open(&key, &head).await.map_err(|error| {
-        let try_another = concerns_endpoint(&error);
-        NotConnected { failure: Failure::new(reason_of_pool(&error), error), try_another }
+    let tunnel = shard.pool.open_within(&key, &head, patience).await.map_err(|error| {
+        let (try_another, fault) = (concerns_endpoint(&error), fault_of_pool(&error));
+        NotConnected { failure: Failure::new(reason_of_pool(&error), error), try_another, fault }
     })?;
     // The handshake accepted one of these; with one there is no doubt which.
     if let [only] = &*plan.peers {

@@ -43,6 +43,11 @@ pub trait Surroundings {
 
     /// Whether this agent serves the workload now, at this address: captured, on this node, not about to leave.
     fn serves(&self, workload: &Workload, address: IpAddr) -> bool;
+
+    /// Whether an endpoint (or a waypoint) shall be chosen only when there is no other one: connections to it failed lately.
+    fn avoids(&self, _chosen: &Chosen, _waypoint: bool) -> bool {
+        false
+    }
 }
 
 /// Where the connection goes.
@@ -183,7 +188,8 @@ fn to_service(
         exact: keeps_choice.then_some(to.ip()),
         exclude: question.exclude,
     };
-    match choose(question.mesh, &request, |uid| around.outstanding(uid), rng) {
+    let avoids = |chosen: &Chosen| around.avoids(chosen, false);
+    match choose(question.mesh, &request, |uid| around.outstanding(uid), avoids, rng) {
         Ok(chosen) => to_endpoint(chosen, Some(service), around),
         // 3b: what the client chose itself needs no endpoint that we know, only one that we have not tried.
         Err(_) if keeps_choice && question.exclude.is_empty() => Ok(Decision::Passthrough { to }),
@@ -261,7 +267,9 @@ fn to_waypoint(
                 exact: None,
                 exclude: question.exclude,
             };
-            let chosen = choose(mesh, &request, |uid| around.outstanding(uid), rng).map_err(|_| unavailable())?;
+            let avoids = |chosen: &Chosen| around.avoids(chosen, true);
+            let chosen = choose(mesh, &request, |uid| around.outstanding(uid), avoids, rng);
+            let chosen = chosen.map_err(|_| unavailable())?;
             (Some(waypoint), chosen)
         }
         Gateway::Workload(workload, address) => {

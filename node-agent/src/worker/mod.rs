@@ -12,6 +12,7 @@
 //! | [`sockets`] | dial sockets from inside the pods, and the options of every socket |
 //! | [`credentials`], [`tunnels`] | TLS configurations; how the pool gets its encrypted connections |
 //! | [`served`], [`own`], [`gateway`], [`address`] | a pod as it is served; who it is in the mesh |
+//! | [`health`] | endpoints, peers and nodes that are left out for a while |
 //! | [`failure`], [`describe`] | a refusal and its reason; words for baggage |
 //!
 //! The two directions, [`crate::outbound`] and [`crate::inbound`], stand on it.
@@ -24,6 +25,7 @@ pub mod describe;
 pub mod failure;
 pub mod gate;
 pub mod gateway;
+pub mod health;
 pub mod limits;
 pub mod load;
 pub mod own;

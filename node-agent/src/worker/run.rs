@@ -172,7 +172,10 @@ impl Worker {
                     checked_at = Instant::now();
                     recheck_at = self.recheck(checked_at);
                 }
-                _ = progress.tick() => self.shard.connections.report_progress(),
+                _ = progress.tick() => {
+                    self.shard.connections.report_progress();
+                    self.shard.environment.health.tidy();
+                }
                 () = self.tasks.wait(), if drain.is_some() => break,
                 () = sleep_until(drain.unwrap_or(checked_at)), if drain.is_some() => break,
                 _ = &mut self.pool => {

@@ -19,7 +19,7 @@ use crate::worker::own::own_workload;
 use crate::worker::reserve::Reserve;
 use crate::worker::served::ServedPod;
 use crate::worker::sockets::{Ask, Sockets};
-use crate::worker::tunnels::{TunnelDialError, TunnelDialer, TunnelKey};
+use crate::worker::tunnels::{PeerWatch, TunnelDialError, TunnelDialer, TunnelKey};
 
 /// Ports that dials to applications come from, besides the client's address: outside the range that clients use
 /// themselves (`capture.md` section 5).
@@ -75,8 +75,16 @@ impl Shard {
     ) -> (Rc<Self>, PoolDriver<TunnelKey, TunnelDialer>) {
         let sockets = Rc::new(Sockets::new(ask).up_to(environment.settings.limits.descriptors_for_all()));
         let tls = TlsConfigs::new(environment.credentials.clone());
-        let dialer =
-            TunnelDialer { sockets: sockets.clone(), tls: tls.clone(), settings: environment.settings.clone() };
+        let dialer = TunnelDialer {
+            sockets: sockets.clone(),
+            tls: tls.clone(),
+            settings: environment.settings.clone(),
+            peers: PeerWatch {
+                health: environment.health.clone(),
+                mesh: environment.mesh.clone(),
+                network: environment.node.network.clone(),
+            },
+        };
         let (pool, driver) = Pool::new(dialer, environment.settings.pool.clone());
         let shard = Self {
             sockets,

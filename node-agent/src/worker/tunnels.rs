@@ -4,18 +4,25 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use weft_hbone::{Dial, DialFailure, OpenError, PoolError, StreamError};
-use weft_model::{Reason, SpiffeId};
+use weft_hbone::{ConnectionEnd, Dial, DialFailure, OpenError, PoolError, StreamError};
+use weft_identity::tls::ClientConfig;
+use weft_model::ejection::{Fault, Subject};
+use weft_model::{Mesh, NetworkAddress, Reason, SpiffeId};
+use weft_runtime::shared::Reader;
 
 use crate::environment::ProxySettings;
 use crate::pods::PodUid;
 use crate::worker::credentials::TlsConfigs;
-use crate::worker::sockets::{Sockets, family_of};
+use crate::worker::health::EndpointHealth;
+use crate::worker::sockets::{DialSocket, Sockets, family_of};
 
 /// What two tunnels must have in common to share a connection. The pod is part of it because the connection lives in that
 /// pod's namespace and carries its address.
@@ -57,21 +64,80 @@ pub struct TunnelDialer {
     pub tls: TlsConfigs,
     /// Numbers.
     pub settings: Arc<ProxySettings>,
+    /// Where failures of peers are told.
+    pub peers: PeerWatch,
+}
+
+/// Tells what dials say of peer agents and their nodes.
+#[derive(Clone)]
+pub struct PeerWatch {
+    /// Where it is told.
+    pub health: EndpointHealth,
+    /// Who is at an address, and on which node.
+    pub mesh: Reader<Mesh>,
+    /// The network of our own addresses.
+    pub network: Arc<str>,
+}
+
+impl PeerWatch {
+    fn failed(&self, hop: SocketAddr, fault: Fault, silent: bool, begun: std::time::Instant) {
+        self.health.hop_failed(hop, self.node(hop).filter(|_| silent), fault, begun);
+    }
+
+    fn answered(&self, hop: SocketAddr) {
+        let subjects = || [Some(Subject::Hop(hop)), self.node(hop).map(Subject::Node)].into_iter().flatten();
+        self.health.connected(subjects);
+    }
+
+    fn node(&self, hop: SocketAddr) -> Option<Arc<str>> {
+        let at = NetworkAddress::new(self.network.clone(), hop.ip());
+        self.mesh
+            .read(|mesh| mesh.workload_at(&at).map(|workload| workload.node.clone()))
+            .filter(|name| !name.is_empty())
+    }
 }
 
 impl TunnelDialer {
-    async fn tcp(&self, key: &TunnelKey) -> Result<TcpStream, TunnelDialError> {
+    async fn tcp(&self, socket: DialSocket, to: SocketAddr) -> Result<TcpStream, TunnelDialError> {
         let failed = |reason, detail: String| TunnelDialError { reason, detail };
-        let family = family_of(key.next_hop.ip());
-        let socket = self.sockets.take(&key.pod, family, self.settings.socket_wait).await;
-        let socket = socket.map_err(|reason| failed(reason, "no socket from the capture half".to_owned()))?;
-        match timeout(self.settings.connect_timeout, socket.connect(key.next_hop)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(failed(reason_of_connect(&error), format!("{}: {error}", key.next_hop))),
-            Err(_) => Err(failed(Reason::TunnelTimeout, format!("{} does not answer", key.next_hop))),
+        match timeout(self.settings.tunnel_connect_timeout, socket.connect(to)).await {
+            Ok(Ok(stream)) => {
+                limit_silence(&stream);
+                Ok(stream)
+            }
+            Ok(Err(error)) => Err(failed(reason_of_connect(&error), format!("{to}: {error}"))),
+            Err(_) => Err(failed(Reason::TunnelTimeout, format!("{to} does not answer"))),
         }
     }
+
+    /// TLS. A peer that is slow with it is left out meanwhile, and used again when it was only slow.
+    async fn tls(
+        &self,
+        stream: TcpStream,
+        config: Arc<ClientConfig>,
+        (hop, begun): (SocketAddr, std::time::Instant),
+    ) -> Result<<Self as Dial<TunnelKey>>::Io, TunnelDialError> {
+        let mut handshake = pin!(weft_identity::tls::connect(stream, config));
+        let done = match timeout(self.settings.attempt_patience, &mut handshake).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.peers.failed(hop, Fault::Silent, false, begun);
+                handshake.await
+            }
+        };
+        done.map_err(|error| TunnelDialError { reason: error.reason(), detail: error.to_string() })
+    }
 }
+
+/// Notices a peer whose machine is gone while bytes are on their way to it. Either end of a tunnel.
+pub fn limit_silence(stream: &TcpStream) {
+    // A socket that does not take it is gone; without it, PING notices.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
+
+/// Bytes of a tunnel that the peer's kernel does not acknowledge for this long end its connection. 10 s: long enough for a
+/// route that changes or a machine that is moved, and within it the kernel has repeated them six times.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 fn reason_of_connect(error: &io::Error) -> Reason {
     match error.kind() {
@@ -89,10 +155,32 @@ impl Dial<TunnelKey> for TunnelDialer {
         let deadline = Instant::now() + self.settings.certificate_wait;
         let config = self.tls.client(&key.source, &key.peers, deadline).await;
         let config = config.map_err(|error| TunnelDialError { reason: error.reason(), detail: error.to_string() })?;
-        let stream = self.tcp(key).await?;
-        weft_identity::tls::connect(stream, config)
-            .await
-            .map_err(|error| TunnelDialError { reason: error.reason(), detail: error.to_string() })
+        let socket = self.sockets.take(&key.pod, family_of(key.next_hop.ip()), self.settings.socket_wait).await;
+        let missing = "no socket from the capture half".to_owned();
+        let socket = socket.map_err(|reason| TunnelDialError { reason, detail: missing })?;
+        // From here on it is the peer that keeps us waiting.
+        let (hop, begun) = (key.next_hop, std::time::Instant::now());
+        let stream = self.tcp(socket, hop).await.inspect_err(|error| {
+            let fault = match error.reason {
+                Reason::TunnelRefused => Fault::Refused,
+                Reason::TunnelTimeout => Fault::Silent,
+                _ => Fault::Failed,
+            };
+            // A kernel that refuses is alive; no route to it is as bad as silence.
+            self.peers.failed(hop, fault, fault != Fault::Refused, begun);
+        })?;
+        let tunnel = self.tls(stream, config, (hop, begun)).await;
+        match &tunnel {
+            Ok(_) => self.peers.answered(hop),
+            Err(_) => self.peers.failed(hop, Fault::Failed, false, begun),
+        }
+        tunnel
+    }
+
+    fn ended(&self, key: &TunnelKey, end: &ConnectionEnd) {
+        if *end == ConnectionEnd::PingTimeout {
+            self.peers.failed(key.next_hop, Fault::Silent, true, std::time::Instant::now());
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use weft_node_agent::node_info::NodeInfo;
 use weft_node_agent::pods::PodUid;
 use weft_node_agent::telemetry::{ConnectionRecord, Direction, Lines, Telemetry};
 use weft_node_agent::worker::credentials::CredentialSource;
+use weft_node_agent::worker::health::EndpointHealth;
 use weft_node_agent::worker::limits::Limits;
 use weft_node_agent::worker::run::{Worker, WorkerCommand};
 use weft_node_agent::worker::served::Served;
@@ -130,6 +131,7 @@ impl World {
         let environment = Environment {
             mesh: self.reader.clone(),
             credentials: self.issuer.clone(),
+            health: EndpointHealth::default(),
             served: served_reader,
             node: node.clone(),
             settings: Arc::new(settings),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test equipment outside of #[test] functions: a failure is the test's")]
 
+mod endpoints;
 #[path = "../common/issuer.rs"]
 mod issuer;
 mod nodes;

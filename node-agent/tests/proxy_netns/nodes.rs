@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_model::Mesh;
 use weft_model::change::{Change, Resource};
+use weft_model::ejection::EjectionSettings;
 use weft_model::service::{AppProtocol, Service, ServiceAddress, ServiceKey, ServicePort};
 use weft_model::workload::{TunnelProtocol, Workload};
 use weft_node_agent::capture::serve::{CaptureSettings, serve};
@@ -19,6 +20,7 @@ use weft_node_agent::node_info::NodeInfo;
 use weft_node_agent::pods::roster::ReleasePatience;
 use weft_node_agent::pods::{PodSpec, PodUid};
 use weft_node_agent::telemetry::{ConnectionRecord, Lines, Telemetry};
+use weft_node_agent::worker::health::EndpointHealth;
 use weft_node_agent::worker::load::{Load, Peers};
 use weft_node_agent::worker::run::{Worker, WorkerCommand};
 use weft_node_agent::worker::served::{Served, ServedPod};
@@ -49,6 +51,7 @@ struct Agent {
     wanted: watch::Sender<Arc<Vec<PodSpec>>>,
     status: StatusHandle,
     served: Reader<Served>,
+    health: EndpointHealth,
     stop: Option<oneshot::Sender<()>>,
     control: Option<Thread<()>>,
 }
@@ -63,18 +66,22 @@ impl PodObserver for Nobody {
 
 impl Cluster {
     pub(crate) fn new(lab: &Lab, nodes: u8) -> Self {
+        Self::tuned(lab, nodes, &ProxySettings::default(), EjectionSettings::default())
+    }
+
+    pub(crate) fn tuned(lab: &Lab, nodes: u8, settings: &ProxySettings, ejection: EjectionSettings) -> Self {
         let (mesh, reader) = channel(Mesh::default());
         let (telemetry, records) = Telemetry::new();
         let mut cluster =
             Self { mesh, reader, issuer: Arc::new(Issuer::new()), telemetry, records, agents: Vec::new() };
         for number in 1..=nodes {
-            let agent = cluster.start(lab, &format!("node{number}"));
+            let agent = cluster.start(lab, &format!("node{number}"), settings.clone(), EndpointHealth::new(ejection));
             cluster.agents.push(agent);
         }
         cluster
     }
 
-    fn start(&self, lab: &Lab, node: &str) -> Agent {
+    fn start(&self, lab: &Lab, node: &str, settings: ProxySettings, health: EndpointHealth) -> Agent {
         let (wanted, receiver) = watch::channel(Arc::new(Vec::new()));
         let (stop, stopped) = oneshot::channel();
         let status = StatusHandle::default();
@@ -82,6 +89,7 @@ impl Cluster {
         let environment = Environment {
             mesh: self.reader.clone(),
             credentials: self.issuer.clone(),
+            health: health.clone(),
             served: served.clone(),
             node: Arc::new(NodeInfo {
                 name: node.into(),
@@ -89,7 +97,7 @@ impl Cluster {
                 cluster: "Kubernetes".into(),
                 trust_domain: "cluster.local".into(),
             }),
-            settings: Arc::new(ProxySettings::default()),
+            settings: Arc::new(settings),
             original_destination: local_address,
         };
         let halves = Halves {
@@ -101,7 +109,7 @@ impl Cluster {
             status: status.clone(),
         };
         let control = threads::spawn(node, move || halves.run(stopped)).unwrap();
-        Agent { node: node.to_owned(), wanted, status, served, stop: Some(stop), control: Some(control) }
+        Agent { node: node.to_owned(), wanted, status, served, health, stop: Some(stop), control: Some(control) }
     }
 
     /// Enrols pods of the node and waits until they are captured and served.
@@ -126,6 +134,11 @@ impl Cluster {
     pub(crate) fn apply(&mut self, resources: impl IntoIterator<Item = Resource>) {
         let changes = resources.into_iter().map(Change::Upsert).collect();
         self.mesh.update(|mesh| mesh.apply(changes));
+    }
+
+    /// What the agent of a node has learnt of endpoints.
+    pub(crate) fn health(&self, node: u8) -> &EndpointHealth {
+        &self.agents[usize::from(node) - 1].health
     }
 
     /// How many connections are relayed for a pod.

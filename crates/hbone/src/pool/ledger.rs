@@ -124,6 +124,14 @@ impl<K: Eq + Hash + Clone> Ledger<K> {
         Answer::Wait { dials: entry.start_dials() }
     }
 
+    /// A connection of the key is to be replaced before anybody waits for it. Says whether to dial: not if that is under way.
+    pub fn replace(&mut self, key: &K) -> bool {
+        let entry = self.entries.entry(key.clone()).or_default();
+        let first = entry.dialling == 0;
+        entry.dialling = entry.dialling.max(1);
+        first
+    }
+
     /// A dial of a key succeeded; the connection takes `limit` tunnels (at least one).
     pub fn dialled(&mut self, key: &K, limit: usize, now: Instant) -> Dialled {
         let id = ConnectionId(self.next_connection);

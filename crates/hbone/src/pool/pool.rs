@@ -181,7 +181,7 @@ where
     }
 
     /// As [`Self::open`], for a caller that may have something better to do. A connection on which a request was not answered in time
-    /// gets no new ones: what is on it goes on.
+    /// gets no new ones and is replaced: what is on it goes on.
     ///
     /// # Errors
     /// See [`PoolError`].
@@ -197,7 +197,12 @@ where
             let mut lease = lease.ok_or(PoolError::Unanswered { dialled: false })??;
             let connection = lease.connection.take().ok_or(PoolError::Draining)?;
             let Some(opened) = patience.wait(connection.open(head)).await else {
-                self.book.borrow_mut().retire(lease.id);
+                let mut book = self.book.borrow_mut();
+                book.retire(lease.id);
+                // Says soon whether it was the application or the peer, also when nobody asks for this key any more.
+                if book.ledger.replace(key) {
+                    let _ = self.commands.send(Command::Dial(key.clone()));
+                }
                 return Err(PoolError::Unanswered { dialled: true });
             };
             match opened {

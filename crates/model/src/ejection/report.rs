@@ -33,9 +33,12 @@ impl Subject {
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Endpoint(uid, port) => write!(f, "{uid} port {port}"),
+            // Of a pod's uid, what people call it: the first part is the cluster.
+            Self::Endpoint(uid, port) => {
+                write!(f, "{}:{port}", uid.0.split_once("//Pod/").map_or(&*uid.0, |(_, name)| name))
+            }
             Self::Hop(address) => write!(f, "{address}"),
-            Self::Node(name) => write!(f, "node {name}"),
+            Self::Node(name) => f.write_str(name),
         }
     }
 }

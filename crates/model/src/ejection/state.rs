@@ -120,11 +120,11 @@ impl Ejections {
         Some(Change { subject: subject.clone(), kind: ChangeKind::Returned { after } })
     }
 
-    /// A connection stands, which proves little of an application that resets what it accepted: its failures of that kind
+    /// A connection stands since now, which proves little of an application that resets what it accepted: its failures of that kind
     /// still count, all others are over.
-    pub fn connected(&mut self, subject: &Subject, begun: Instant, now: Instant) -> Option<Change> {
+    pub fn connected(&mut self, subject: &Subject, now: Instant) -> Option<Change> {
         let fault = self.entries.get(subject)?.fault;
-        if fault == Fault::Reset { None } else { self.answered(subject, begun, now) }
+        if fault == Fault::Reset { None } else { self.answered(subject, now, now) }
     }
 
     /// Forgets what is over. Call it now and then.

@@ -110,14 +110,14 @@ fn what_began_before_the_ejection_says_nothing_of_now() {
 fn who_accepts_and_resets_is_not_well_because_it_accepts() {
     let (mut state, now) = (Ejections::default(), Instant::now());
     for _ in 0..4 {
-        assert_eq!(state.connected(&endpoint(), now, now), None);
+        assert_eq!(state.connected(&endpoint(), now), None);
         assert_eq!(fails(&mut state, &endpoint(), Fault::Reset, 1, now), []);
     }
-    assert_eq!(state.connected(&endpoint(), now, now), None);
+    assert_eq!(state.connected(&endpoint(), now), None);
     assert_eq!(fails(&mut state, &endpoint(), Fault::Reset, 1, now).len(), 1);
     let later = now + 5 * SECOND;
     state.took(&endpoint(), later);
-    assert_eq!(state.connected(&endpoint(), later, later), None, "it resets it next");
+    assert_eq!(state.connected(&endpoint(), later), None, "it resets it next");
     assert!(state.answered(&endpoint(), later, later).is_some());
 }
 
@@ -194,7 +194,7 @@ fn what_nobody_wants_any_more_is_forgotten() {
 enum Event {
     Fails(u8, usize, bool, u16),
     Answers(u8, u16),
-    Connects(u8, u16),
+    Connects(u8),
     Takes(u8),
     Later(u16),
     Tidies,
@@ -204,8 +204,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let (who, ago) = (0_u8..3, 0_u16..8_000);
     let event = prop_oneof![
         6 => (who.clone(), 0_usize..4, any::<bool>(), ago.clone()).prop_map(|(a, b, c, d)| Event::Fails(a, b, c, d)),
-        2 => (who.clone(), ago.clone()).prop_map(|(a, b)| Event::Answers(a, b)),
-        1 => (who.clone(), ago).prop_map(|(a, b)| Event::Connects(a, b)),
+        2 => (who.clone(), ago).prop_map(|(a, b)| Event::Answers(a, b)),
+        1 => who.clone().prop_map(Event::Connects),
         2 => who.prop_map(Event::Takes),
         3 => (0_u16..20_000).prop_map(Event::Later),
         1 => Just(Event::Tidies),
@@ -240,9 +240,7 @@ proptest! {
                 Event::Answers(who, ago) => {
                     state.answered(&subject(who), now - milliseconds(ago), now).into_iter().collect()
                 }
-                Event::Connects(who, ago) => {
-                    state.connected(&subject(who), now - milliseconds(ago), now).into_iter().collect()
-                }
+                Event::Connects(who) => state.connected(&subject(who), now).into_iter().collect(),
                 Event::Takes(who) => {
                     let due = state.standing(&subject(who), now) == Standing::Due;
                     state.took(&subject(who), now);

@@ -44,7 +44,8 @@ pub struct Chosen {
 /// How often to draw before looking at every endpoint. With half of them unusable, 8 draws miss one time in 256.
 const DRAWS: usize = 8;
 
-/// Chooses an endpoint. `outstanding` is how many connections of ours an endpoint has now.
+/// Chooses an endpoint. `outstanding` is how many connections of ours an endpoint has now; one that `avoids` names (connections
+/// to it failed lately) is chosen only when every other usable one is such, too: then the nearest of them.
 ///
 /// # Errors
 /// [`Reason::PortUnresolved`] when the service has no such port, [`Reason::NoHealthyEndpoint`] when nobody is usable.
@@ -52,8 +53,37 @@ pub fn choose(
     mesh: &Mesh,
     request: &EndpointRequest<'_>,
     outstanding: impl Fn(&Uid) -> u32,
+    avoids: impl Fn(&Chosen) -> bool,
     rng: &mut impl Rng,
 ) -> Result<Chosen, Reason> {
+    let well = Search { request, takes: &|chosen| !avoids(chosen) };
+    let any = Search { request, takes: &|_| true };
+    match search(mesh, &well, &outstanding, rng) {
+        Err(Reason::NoHealthyEndpoint) => search(mesh, &any, &outstanding, rng),
+        found => found,
+    }
+}
+
+/// Whom to look for.
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    request: &'a EndpointRequest<'a>,
+    takes: &'a dyn Fn(&Chosen) -> bool,
+}
+
+impl Search<'_> {
+    fn usable(&self, workload: &Arc<Workload>) -> Option<Chosen> {
+        usable(workload, self.request).filter(|chosen| (self.takes)(chosen))
+    }
+}
+
+fn search(
+    mesh: &Mesh,
+    search: &Search<'_>,
+    outstanding: &impl Fn(&Uid) -> u32,
+    rng: &mut impl Rng,
+) -> Result<Chosen, Reason> {
+    let request = search.request;
     if request.service.port(request.service_port).is_none() {
         return Err(Reason::PortUnresolved);
     }
@@ -61,13 +91,13 @@ pub fn choose(
     let balancing = &request.service.load_balancing;
     let open = |kind: &Kind| (kind.healthy || balancing.allow_unhealthy) && kind.network == request.source.network;
     let one_of = |open: &dyn Fn(&Kind) -> bool, rng: &mut _| {
-        quick(set, request, open, &outstanding, rng).or_else(|| {
-            let usable: Vec<Chosen> = set.of_kinds(open).filter_map(|workload| usable(workload, request)).collect();
-            draw_two(&usable, &outstanding, rng)
+        quick(set, search, open, outstanding, rng).or_else(|| {
+            let usable: Vec<Chosen> = set.of_kinds(open).filter_map(|workload| search.usable(workload)).collect();
+            draw_two(&usable, outstanding, rng)
         })
     };
     let chosen = if let Some(exact) = request.exact {
-        named(mesh, set, exact, request)
+        named(mesh, set, exact, search)
     } else if balancing.scopes.is_empty() || balancing.mode == BalanceMode::Any {
         one_of(&open, rng)
     } else if balancing.scopes.iter().all(|scope| kind_knows(*scope)) {
@@ -81,25 +111,25 @@ pub fn choose(
         }
         ranks.into_iter().rev().find_map(|needed| one_of(&|kind: &Kind| open(kind) && rank(kind) >= needed, rng))
     } else {
-        draw_two(&nearest(set, request), &outstanding, rng)
+        draw_two(&nearest(set, search), outstanding, rng)
     };
     chosen.ok_or(Reason::NoHealthyEndpoint)
 }
 
 /// The endpoint that the client named by its address.
-fn named(mesh: &Mesh, set: &EndpointSet, exact: IpAddr, request: &EndpointRequest<'_>) -> Option<Chosen> {
-    let owner = mesh.workload_at(&NetworkAddress::new(request.source.network.clone(), exact));
+fn named(mesh: &Mesh, set: &EndpointSet, exact: IpAddr, search: &Search<'_>) -> Option<Chosen> {
+    let owner = mesh.workload_at(&NetworkAddress::new(search.request.source.network.clone(), exact));
     let owner = owner.and_then(|owner| set.get(&owner.uid));
     owner
-        .and_then(|workload| usable(workload, request))
+        .and_then(|workload| search.usable(workload))
         // An address that several workloads share, or that is no pod's own.
-        .or_else(|| set.workloads().find_map(|workload| usable(workload, request)))
+        .or_else(|| set.workloads().find_map(|workload| search.usable(workload)))
 }
 
 /// Draws endpoints until two are usable, so that the cost does not grow with the service.
 fn quick(
     set: &EndpointSet,
-    request: &EndpointRequest<'_>,
+    search: &Search<'_>,
     open: &dyn Fn(&Kind) -> bool,
     outstanding: &impl Fn(&Uid) -> u32,
     rng: &mut impl Rng,
@@ -110,7 +140,7 @@ fn quick(
     }
     let mut found: Option<Chosen> = None;
     for _ in 0..DRAWS {
-        let Some(candidate) = usable(set.draw(rng, open)?, request) else { continue };
+        let Some(candidate) = search.usable(set.draw(rng, open)?) else { continue };
         match found {
             None => found = Some(candidate),
             Some(first) => return Some(less_busy(first, candidate, outstanding)),
@@ -184,10 +214,10 @@ fn pick_address(workload: &Workload, service: &Service, prefer_ipv6: bool) -> Op
 
 /// The usable endpoints that are near enough: all scopes (Strict), or the longest matching run of scopes (Failover). Looks at
 /// all: only for scopes that are finer than a zone.
-fn nearest(set: &EndpointSet, request: &EndpointRequest<'_>) -> Vec<Chosen> {
-    let balancing = &request.service.load_balancing;
+fn nearest(set: &EndpointSet, search: &Search<'_>) -> Vec<Chosen> {
+    let (request, balancing) = (search.request, &search.request.service.load_balancing);
     let ranked = set.workloads().filter_map(|workload| {
-        let chosen = usable(workload, request)?;
+        let chosen = search.usable(workload)?;
         Some((rank(&balancing.scopes, |scope| same_scope(scope, request.source, workload)), chosen))
     });
     let ranked: Vec<(usize, Chosen)> = ranked.collect();

@@ -35,6 +35,16 @@ fn mesh(workloads: impl IntoIterator<Item = Workload>) -> Mesh {
 
 /// How often each endpoint is chosen in 2000 draws.
 fn spread(mesh: &Mesh, service: &Service, busy: &[(&str, u32)], exclude: &[Uid]) -> BTreeMap<String, u32> {
+    spread_avoiding(mesh, service, busy, exclude, &[])
+}
+
+fn spread_avoiding(
+    mesh: &Mesh,
+    service: &Service,
+    busy: &[(&str, u32)],
+    exclude: &[Uid],
+    avoided: &[&str],
+) -> BTreeMap<String, u32> {
     let mut rng = StdRng::seed_from_u64(7);
     let source = endpoint("web0", "a");
     let busy: BTreeMap<Uid, u32> = busy.iter().map(|(name, n)| (Uid::of_pod("Kubernetes", "shop", name), *n)).collect();
@@ -43,7 +53,9 @@ fn spread(mesh: &Mesh, service: &Service, busy: &[(&str, u32)], exclude: &[Uid])
     let mut counts = BTreeMap::new();
     for _ in 0..2000 {
         let outstanding = |uid: &Uid| busy.get(uid).copied().unwrap_or_default();
-        if let Ok(chosen) = choose(mesh, &request, outstanding, &mut rng) {
+        if let Ok(chosen) =
+            choose(mesh, &request, outstanding, |chosen| avoided.contains(&&*chosen.workload.name), &mut rng)
+        {
             *counts.entry(chosen.workload.name.to_string()).or_default() += 1;
         }
     }
@@ -129,11 +141,53 @@ fn ports_and_families() {
     let ask = |service: &Service, port, prefer_ipv6, rng: &mut StdRng| {
         let request =
             EndpointRequest { service, service_port: port, source: &source, prefer_ipv6, exact: None, exclude: &[] };
-        choose(&mesh, &request, |_| 0, rng).map(|chosen| (chosen.address.to_string(), chosen.port))
+        choose(&mesh, &request, |_| 0, |_| false, rng).map(|chosen| (chosen.address.to_string(), chosen.port))
     };
     assert_eq!(ask(&service, 80, false, &mut rng), Ok(("10.244.1.1".into(), 9090)));
     assert_eq!(ask(&service, 80, true, &mut rng), Ok(("fd00::1".into(), 9090)));
     assert_eq!(ask(&service, 81, false, &mut rng), Err(Reason::PortUnresolved));
     service.ip_families = IpFamilies::V6Only;
     assert_eq!(ask(&service, 80, false, &mut rng), Ok(("fd00::1".into(), 9090)));
+}
+
+#[rstest]
+#[case::none(&[], &["c1", "c2", "c3"])]
+#[case::one(&["c1"], &["c2", "c3"])]
+#[case::all_but_one(&["c1", "c2"], &["c3"])]
+#[case::all_are_better_than_nobody(&["c1", "c2", "c3"], &["c1", "c2", "c3"])]
+fn who_failed_lately_is_left_out_while_there_are_others(#[case] avoided: &[&str], #[case] expected: &[&str]) {
+    for more in [0_u32, 40] {
+        let mesh = mesh((1..=3 + more).map(|n| endpoint(&format!("c{n}"), "a")));
+        let others: Vec<String> = (4..=3 + more).map(|n| format!("c{n}")).collect();
+        let avoided: Vec<&str> = avoided.iter().copied().chain(others.iter().map(String::as_str)).collect();
+        let all_avoided = avoided.len() as u32 == 3 + more;
+        let counts = spread_avoiding(&mesh, &service(), &[], &[], &avoided);
+        if all_avoided {
+            assert_eq!(counts.len() as u32, 3 + more);
+        } else {
+            assert_eq!(names(&counts), expected, "of {}", 3 + more);
+        }
+    }
+}
+
+/// Failover knows health: the next zone serves while everybody in ours is left out; Strict never leaves its zone.
+#[rstest]
+#[case::near_is_well(BalanceMode::Failover, &[], &["c1", "c2"])]
+#[case::one_near_is_well(BalanceMode::Failover, &["c1"], &["c2"])]
+#[case::nobody_near_is_well(BalanceMode::Failover, &["c1", "c2"], &["c3", "c4"])]
+#[case::only_one_far_is_well(BalanceMode::Failover, &["c1", "c2", "c4"], &["c3"])]
+#[case::nobody_is_well(BalanceMode::Failover, &["c1", "c2", "c3", "c4"], &["c1", "c2"])]
+#[case::strict(BalanceMode::Strict, &["c1"], &["c2"])]
+#[case::strict_and_nobody_well(BalanceMode::Strict, &["c1", "c2"], &["c1", "c2"])]
+fn nearness_looks_at_those_that_are_well_first(
+    #[case] mode: BalanceMode,
+    #[case] avoided: &[&str],
+    #[case] expected: &[&str],
+) {
+    let mesh = mesh([endpoint("c1", "a"), endpoint("c2", "a"), endpoint("c3", "b"), endpoint("c4", "b")]);
+    for scope in [Scope::Zone, Scope::Node] {
+        let mut service = service();
+        service.load_balancing = LoadBalancing { scopes: vec![scope], mode, allow_unhealthy: false };
+        assert_eq!(names(&spread_avoiding(&mesh, &service, &[], &[], avoided)), expected, "{scope:?}");
+    }
 }

@@ -81,6 +81,7 @@ fn endpoint(workload: &Workload) -> EndpointRow {
         addresses: workload.addresses.iter().map(ToString::to_string).collect(),
         healthy: workload.health == Health::Healthy,
         in_mesh: in_mesh(workload),
+        left_out: None,
     }
 }
 

@@ -9,6 +9,6 @@ mod tests;
 
 pub use mesh::{pods, policies, services};
 pub use rows::{
-    CertificateRow, ConfigView, ConnectionRow, ControlPlaneView, EndpointRow, Finding, PodRow, PolicyRow, RejectedRow,
-    ServiceRow, SubscriberRow, TypeRow,
+    CertificateRow, ConfigView, ConnectionRow, ControlPlaneView, EjectionRow, EndpointRow, Finding, PodRow, PolicyRow,
+    RejectedRow, ServiceRow, SubscriberRow, TypeRow,
 };

@@ -64,6 +64,27 @@ pub struct EndpointRow {
     pub healthy: bool,
     /// Whether it is reached through an encrypted tunnel.
     pub in_mesh: bool,
+    /// Agents: why this node leaves it out now, and since when, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
+}
+
+/// An application, a peer agent or a node that is left out for a while, because connections failed there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EjectionRow {
+    /// `endpoint`, `tunnel` or `node`.
+    pub kind: String,
+    /// Which: `namespace/name:port` of the workload, address of the peer agent, or the node.
+    pub subject: String,
+    /// `refused`, `no answer`, `failed` or `reset`.
+    pub cause: String,
+    /// How long it has been left out, in milliseconds.
+    pub out_ms: u64,
+    /// When a connection may try it again, in milliseconds; absent while one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try_ms: Option<u64>,
+    /// How often it was left out in a row.
+    pub times: u32,
 }
 
 /// One policy.

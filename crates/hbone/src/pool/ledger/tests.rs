@@ -69,6 +69,19 @@ fn a_place_that_is_given_back_is_the_next_callers_without_waiting_for_the_dial()
 }
 
 #[test]
+fn a_replacement_is_dialled_once_and_is_there_for_the_next_caller() {
+    let (mut ledger, now) = (ledger(), Instant::now());
+    assert!(ledger.replace(&"a"));
+    assert!(!ledger.replace(&"a"));
+    assert_eq!(ledger.ask(&"a", WaiterId(0)), Answer::Wait { dials: 0 });
+    let dialled = ledger.dialled(&"a", 100, now);
+    assert_eq!((dialled.served, dialled.dials), (vec![WaiterId(0)], 0));
+    assert!(ledger.replace(&"b"));
+    assert_eq!(ledger.dial_failed(&"b"), []);
+    assert_eq!(ledger.counts().count(), 1, "a key that has nothing is forgotten");
+}
+
+#[test]
 fn who_waits_fails_with_the_last_dial_only() {
     let mut ledger = ledger();
     asks(&mut ledger, "a", 0..101);
