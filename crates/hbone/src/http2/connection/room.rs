@@ -35,7 +35,9 @@ impl Connection {
         if self.streams.live() < self.peer_max_streams {
             return Poll::Ready(Ok(()));
         }
-        self.openers.push(waker.clone());
+        if !self.openers.iter().any(|known| known.will_wake(waker)) {
+            self.openers.push(waker.clone());
+        }
         Poll::Pending
     }
 

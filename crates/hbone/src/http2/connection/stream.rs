@@ -158,7 +158,9 @@ impl Connection {
         if self.over.is_some() || self.output.has_left(position) {
             return Poll::Ready(());
         }
-        self.drained.push((position, waker.clone()));
+        if !self.drained.iter().any(|(known, by)| *known == position && by.will_wake(waker)) {
+            self.drained.push((position, waker.clone()));
+        }
         Poll::Pending
     }
 
