@@ -28,6 +28,8 @@ const HEADERS: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// HPACK's static table: `:status: 200` (RFC 7541 appendix A), the indexed form.
 const STATUS_200: u8 = 0x88;
+/// HPACK's word on the size of the dynamic table, when it is small.
+const TABLE_SIZE: std::ops::Range<u8> = 0x20..0x40;
 
 /// Somebody who signs certificates.
 #[derive(Debug)]
@@ -157,7 +159,9 @@ async fn status(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Ans
         let mut payload = vec![0; length];
         stream.read_exact(&mut payload).await?;
         if head[3] == HEADERS {
-            return Ok(if payload.first() == Some(&STATUS_200) { Answer::Opened } else { Answer::Refused });
+            // What size the encoder's table has may be said first (RFC 7541 section 6.3).
+            let first = payload.iter().find(|byte| !TABLE_SIZE.contains(*byte));
+            return Ok(if first == Some(&STATUS_200) { Answer::Opened } else { Answer::Refused });
         }
     }
 }
