@@ -61,7 +61,7 @@ fuzz: ## all property tests with many more cases each (CASES=20000); there are n
 
 bench: ## Weft against the direct path, two nodes and same node, in one interleaved run of release builds; some minutes
 	@.ci/setup
-	cargo build $(WORKSPACE) --bins --release
+	cargo build $(WORKSPACE) --bins --release --features weft-node-agent/allocation-stats
 	$(TARGET)/release/weft-bench $(BENCH)
 
 scale: ## what questions and changes cost with 10 and with 100,000 workloads, by ratio (release build)

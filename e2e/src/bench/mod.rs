@@ -5,6 +5,8 @@
 //! and `run` puts them together.
 
 pub mod account;
+pub mod allocations;
+pub mod catalog;
 pub mod figure;
 pub mod flags;
 pub mod load;

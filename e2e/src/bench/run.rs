@@ -9,6 +9,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use weft_testkit::agents::Extra;
 
+use super::allocations::allocations;
+use super::catalog::catalog;
 use super::figure::{Peer, Scope};
 use super::flags::{BenchFlags, LOADS, Output, Part};
 use super::load::hold;
@@ -74,6 +76,13 @@ fn measure(flags: &BenchFlags, show: &Show, results: &mut Results) -> Result<()>
         for peer in meshes {
             memory(&Place::build(peer, &kept("memory", peer))?, flags, show, results)?;
         }
+    }
+    if flags.wants(Part::Allocations) {
+        // Not kept: each of its places would write into the same logs.
+        allocations(&wishes, show, results)?;
+    }
+    if flags.wants(Part::Catalog) {
+        catalog(&Place::build(Peer::Weft, &kept("catalog", Peer::Weft))?, flags, show, results)?;
     }
     Ok(())
 }

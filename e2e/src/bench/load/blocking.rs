@@ -81,6 +81,21 @@ pub fn one_exchange(target: SocketAddr, exchange: &Exchange) -> std::io::Result<
     once(target, exchange, &mut vec![0; exchange.answer + 1])
 }
 
+/// That many exchanges on one connection.
+///
+/// # Errors
+/// The connection, or an answer that does not come.
+pub fn exchanges(target: SocketAddr, exchange: &Exchange, count: usize) -> std::io::Result<()> {
+    let mut stream = connect(target)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = vec![0; exchange.answer];
+    for _ in 0..count {
+        stream.write_all(&exchange.request)?;
+        stream.read_exact(&mut answer)?;
+    }
+    Ok(())
+}
+
 fn once(target: SocketAddr, exchange: &Exchange, answer: &mut [u8]) -> std::io::Result<()> {
     let mut stream = connect(target)?;
     stream.set_read_timeout(Some(PATIENCE))?;

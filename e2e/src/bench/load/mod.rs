@@ -10,7 +10,7 @@ pub mod held;
 pub mod server;
 pub mod wire;
 
-pub use blocking::{bulk, churn, one_exchange, open};
+pub use blocking::{bulk, churn, exchanges, one_exchange, open};
 pub use closed::closed;
 pub use drive::{Control, Measured, PATIENCE, Tally, Timing, Work, drive, something_done};
 pub use held::{Held, hold};
