@@ -40,15 +40,19 @@ const AGENTS: f64 = 2.0;
 struct Names {
     connections: [&'static str; 2],
     change: [&'static str; 3],
+    /// Number of the first change: each differs from the one before.
+    first: usize,
 }
 
 const SMALL_NAMES: Names = Names {
     connections: ["small-connections", "small-connections-cpu"],
     change: ["small-change-pushes", "small-change-bytes", "small-change-applied"],
+    first: 0,
 };
 const LARGE_NAMES: Names = Names {
     connections: ["large-connections", "large-connections-cpu"],
     change: ["large-change-pushes", "large-change-bytes", "large-change-applied"],
+    first: CHANGES,
 };
 
 /// Measures a fresh place.
@@ -85,7 +89,8 @@ fn size(place: &Place, flags: &BenchFlags, names: &Names, show: &Show, results: 
         add(names.connections[1], measured.after.0.agents_since(&measured.before.0) * 1e6 / done);
     }
     show.progress("catalog: one workload changes");
-    let changes: Vec<Change> = (0..CHANGES).map(|number| change(place, number)).collect::<Result<_>>()?;
+    let numbers = names.first..names.first + CHANGES;
+    let changes: Vec<Change> = numbers.map(|number| change(place, number)).collect::<Result<_>>()?;
     let middle = |of: fn(&Change) -> f64| median(&changes.iter().map(of).collect::<Vec<_>>()).unwrap_or_default();
     add(names.change[0], middle(|change| change.responses) / AGENTS);
     add(names.change[1], middle(|change| change.bytes));
