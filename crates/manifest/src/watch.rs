@@ -97,10 +97,8 @@ impl Watch {
             return Err(WatchError::NotADirectory(root.to_owned()));
         }
         let mut store = Store::default();
-        if let Some(memory) = &memory {
-            store.apply(&memory.load());
-            store.take_changes(); // they come from there
-        }
+        let remembered = memory.as_ref().map(|memory| store.apply(&memory.load())).unwrap_or_default();
+        store.take_changes(); // they come from there
         let (control, notices) = channel();
         let run = Run {
             scanner,
@@ -108,6 +106,7 @@ impl Watch {
             memory,
             open: BTreeMap::new(),
             last: None,
+            remembered,
             away: false,
             deliver,
             sender: control.clone(),
@@ -144,6 +143,8 @@ struct Run<D> {
     /// Files that somebody writes to just now, with the time of the last write.
     open: BTreeMap<PathBuf, Instant>,
     last: Option<(Files, Arc<Outcome>)>,
+    /// What was in force when the program ended, until the directory was read.
+    remembered: Outcome,
     /// The directory could not be read last time.
     away: bool,
     deliver: D,
@@ -208,7 +209,7 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
         let scan = match self.scanner.scan() {
             Ok(scan) => scan,
             Err(error) => {
-                self.keep_all(&error);
+                self.keep_all(&error.path, &error.to_string());
                 return true;
             }
         };
@@ -224,6 +225,12 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
                 None => drop(files.contents.remove(&path)),
             }
         }
+        let in_force = self.last.as_ref().map_or(&self.remembered, |(_, outcome)| outcome).objects.len();
+        if files.contents.is_empty() && files.unreadable.is_empty() && in_force > 0 {
+            let root = self.scanner.root().to_owned();
+            self.keep_all(&root, &empty(&root, in_force));
+            return true;
+        }
         let back = std::mem::take(&mut self.away);
         if !back && self.last.as_ref().is_some_and(|(last, _)| *last == files) {
             return true;
@@ -236,11 +243,11 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
         true
     }
 
-    /// The directory itself is away: nothing is removed.
-    fn keep_all(&mut self, error: &ScanError) {
-        let before = self.last.as_ref().map(|(_, outcome)| (**outcome).clone()).unwrap_or_default();
-        let problem = format!("{error}; everything stays in force");
-        let place = Place::whole_file(&error.path.to_string_lossy());
+    /// The directory itself is away, or what is in it is: nothing is removed.
+    fn keep_all(&mut self, path: &Path, why: &str) {
+        let before = self.last.as_ref().map_or(&self.remembered, |(_, outcome)| outcome).clone();
+        let problem = format!("{why}; everything stays in force");
+        let place = Place::whole_file(&path.to_string_lossy());
         let finding =
             Finding { place, severity: Severity::Error, object: String::new(), field: String::new(), problem };
         if !before.findings.contains(&finding) {
@@ -285,6 +292,16 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
             }
         }
     }
+}
+
+/// A file system that is not mounted looks like this, and so does a copy that begins by clearing: nobody empties a mesh by
+/// accident. One file is sign enough that somebody means it.
+fn empty(root: &Path, in_force: usize) -> String {
+    format!(
+        "'{}' holds no file any more, and {in_force} objects were in force; expected at least one file, be it a YAML file \
+         with nothing but a comment, if all of them shall go",
+        root.display()
+    )
 }
 
 /// Reading a file makes notices, too; those would wake us for ever.

@@ -85,8 +85,51 @@ fn writes_renames_removals_and_new_folders_are_seen() {
     watched.wait_for("a:3 b:1");
     fs::remove_dir_all(watched.path("x")).unwrap();
     watched.wait_for("a:3");
+    fs::write(watched.path("empty.yaml"), "# nothing is meant to be here\n").unwrap();
     fs::remove_file(watched.path("a.yaml")).unwrap();
     watched.wait_for("");
+}
+
+#[test]
+fn a_directory_that_is_emptied_empties_nothing_until_somebody_says_so() {
+    let mut watched = Watched::start(|root| fs::write(root.join("a.yaml"), service("a", 1)).unwrap());
+    watched.wait_for("a:1");
+    fs::remove_file(watched.path("a.yaml")).unwrap();
+    let outcome = watched.wait_until("a finding", |outcome, _| !outcome.findings.is_empty());
+    assert_eq!(services(&outcome), "a:1");
+    assert!(outcome.findings[0].problem.contains("be it a YAML file"), "{:?}", outcome.findings);
+    fs::write(watched.path("b.yaml"), service("b", 1)).unwrap();
+    assert_eq!(watched.wait_for("b:1").findings, []);
+    fs::write(watched.path("empty.yaml"), "# on purpose\n").unwrap();
+    fs::remove_file(watched.path("b.yaml")).unwrap();
+    assert_eq!(watched.wait_for("").findings, []);
+}
+
+/// The volume is not mounted yet when the program comes back.
+#[test]
+fn a_directory_that_is_empty_at_a_restart_empties_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let [root, memory] = ["mesh", "memory"].map(|name| directory.path().join(name));
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("a.yaml"), service("a", 1)).unwrap();
+    let start = || {
+        let (sender, outcomes) = channel();
+        (Watch::start_remembering(&root, &memory, move |outcome| drop(sender.send(outcome))).unwrap(), outcomes)
+    };
+    let (watch, outcomes) = start();
+    assert_eq!(services(&outcomes.recv_timeout(DEADLINE).unwrap()), "a:1");
+    watch.stop();
+    fs::remove_file(root.join("a.yaml")).unwrap();
+    for _ in 0..2 {
+        let (watch, outcomes) = start();
+        let outcome = outcomes.recv_timeout(DEADLINE).unwrap();
+        assert_eq!((services(&outcome).as_str(), outcome.findings.len()), ("a:1", 1), "also the second time");
+        watch.stop();
+    }
+    fs::write(root.join("a.yaml"), service("a", 2)).unwrap();
+    let (_watch, outcomes) = start();
+    let outcome = outcomes.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((services(&outcome).as_str(), outcome.findings.len()), ("a:2", 0));
 }
 
 #[test]
