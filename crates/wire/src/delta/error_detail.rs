@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+/// Letters of a reason that are kept: it is for people, and a client may write what it likes.
+const REASON: usize = 512;
+
 /// One line per refused resource.
 pub(super) fn write<'a>(refused: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let lines: Vec<String> = refused.map(|(name, reason)| format!("{name}: {}", reason.replace('\n', " "))).collect();
@@ -15,16 +18,20 @@ pub(super) fn write<'a>(refused: impl Iterator<Item = (&'a str, &'a str)>) -> St
 pub(super) fn read<'a>(text: &str, sent: impl Iterator<Item = &'a str> + Clone) -> BTreeMap<String, String> {
     let mut items: Vec<(usize, &str)> = sent.clone().filter_map(|name| Some((begin(text, name)?, name))).collect();
     if items.is_empty() {
-        return sent.map(|name| (name.to_owned(), text.to_owned())).collect();
+        return sent.map(|name| (name.to_owned(), shortened(text))).collect();
     }
     items.sort_unstable();
     let ends = items.iter().skip(1).map(|(at, _)| *at).chain([text.len()]);
     let reason = |((at, name), end): (&(usize, &str), usize)| {
         let after = at + name.len() + 1; // the colon
         let reason = text.get(after..end).unwrap_or_default().lines().next().unwrap_or_default();
-        ((*name).to_owned(), reason.trim().trim_end_matches([',', ';']).to_owned())
+        ((*name).to_owned(), shortened(reason.trim().trim_end_matches([',', ';'])))
     };
     items.iter().zip(ends).map(reason).collect()
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(REASON).collect()
 }
 
 /// Where an item `name:` begins.

@@ -11,6 +11,7 @@
 //!   (apply) ------ nonce, error_detail of bad ones ---> request()
 //! ```
 
+mod doubt;
 mod error_detail;
 mod session;
 #[cfg(test)]
@@ -25,9 +26,10 @@ mod subscriber;
 mod together_tests;
 mod words;
 
+pub use doubt::CONFIRMATION;
 pub use session::{Acknowledged, Limits, Refused, Session, SessionStatus};
 pub use snapshot::Snapshot;
 pub use status::{Rejected, StreamStatus, TypeStatus};
 pub use stream::{BACKOFF, Batch, DeltaStream, NodeIdentity, StreamSettings};
 pub use subscriber::{Received, Rejection, Subscriber, Subscription};
-pub use words::{MORE_TO_COME, WILDCARD};
+pub use words::{MORE_TO_COME, SYNCED, WILDCARD};

@@ -30,6 +30,8 @@ pub struct TypeStatus {
     pub complete: bool,
     /// Resources held.
     pub held: usize,
+    /// Resources that the first answer of the stream takes away, and that stay until it is confirmed.
+    pub doubted: usize,
     /// Responses received.
     pub responses: u64,
     /// Responses that were refused in part.

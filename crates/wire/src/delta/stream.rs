@@ -1,22 +1,25 @@
 //! Drives subscribers over gRPC: connect, subscribe, apply, acknowledge; and again, with back-off, for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 use weft_model::Change;
 use weft_runtime::backoff::{self, Backoff};
 use weft_runtime::shared::{self, Reader, Writer};
 
+use super::doubt::{Answer, CONFIRMATION, Doubt, Released};
 use super::status::StreamStatus;
 use super::subscriber::{Subscriber, Subscription};
+use super::words::{MORE_TO_COME, SYNCED};
 use crate::connect::{ConnectError, Connector, Credentials, CredentialsError, MESSAGE_LIMIT, causes};
 use crate::convert::ResourceType;
 use crate::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
+use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status as Refusal};
 
 /// 10 ms doubling to 15 s (`ambient-wire.md` section 7), half of it random.
 pub const BACKOFF: backoff::Settings =
@@ -24,6 +27,9 @@ pub const BACKOFF: backoff::Settings =
 /// Requests that wait to be written: one first request and one reply per type, so this is never full with a server that
 /// sends one response per type at a time; with any other it holds back reading.
 const REQUEST_QUEUE: usize = 16;
+
+/// google.rpc.Code FAILED_PRECONDITION: the code of an answer to what is doubted.
+const FAILED_PRECONDITION: i32 = 9;
 
 /// Who opens the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct StreamSettings {
     pub subscriptions: Vec<(ResourceType, Subscription)>,
     /// How to wait between attempts; normally [`BACKOFF`].
     pub backoff: backoff::Settings,
+    /// How long a first answer that takes away most of what is held must stand; normally [`CONFIRMATION`].
+    pub confirmation: Duration,
 }
 
 impl StreamSettings {
@@ -52,7 +60,7 @@ impl StreamSettings {
     #[must_use]
     pub fn everything(node: NodeIdentity, credentials: Credentials) -> Self {
         let subscriptions = ResourceType::ALL.map(|kind| (kind, Subscription::Everything)).into();
-        Self { node, credentials, subscriptions, backoff: BACKOFF }
+        Self { node, credentials, subscriptions, backoff: BACKOFF, confirmation: CONFIRMATION }
     }
 }
 
@@ -73,6 +81,9 @@ pub struct DeltaStream {
     connector: Connector,
     settings: StreamSettings,
     subscribers: BTreeMap<ResourceType, Subscriber>,
+    doubt: Doubt,
+    /// Types that were answered since the stream was opened.
+    answered: BTreeSet<ResourceType>,
     status: Writer<StreamStatus>,
 }
 
@@ -106,7 +117,8 @@ impl DeltaStream {
         let subscribers: BTreeMap<_, _> =
             subscriptions.map(|(kind, wanted)| (*kind, Subscriber::new(*kind, wanted.clone()))).collect();
         let (status, reader) = shared::channel(StreamStatus::new(subscribers.keys().copied()));
-        (Self { connector, settings, subscribers, status }, reader)
+        let (doubt, answered) = (Doubt::new(settings.confirmation), BTreeSet::new());
+        (Self { connector, settings, subscribers, doubt, answered, status }, reader)
     }
 
     /// Keeps a stream open and hands each batch to `apply`, which returns when it is in force: only then is it
@@ -134,25 +146,94 @@ impl DeltaStream {
 
     async fn one_stream(&mut self, apply: &mut impl FnMut(Batch), backoff: &mut Backoff) -> Result<Infallible, Ended> {
         let (requests, mut responses) = self.open().await?;
-        let mut answered = BTreeMap::new();
         loop {
-            let response = responses.message().await?.ok_or(Ended::Finished)?;
-            let subscriber = ResourceType::from_url(&response.type_url)
-                .and_then(|kind| self.subscribers.get_mut(&kind))
-                .ok_or_else(|| Ended::ForeignType(response.type_url.clone()))?;
-            let kind = subscriber.kind();
-            let received = subscriber.receive(response);
-            let first = answered.insert(kind, ()).is_none();
-            apply(Batch { kind, changes: received.changes, first });
-            for one in &received.rejected {
-                tracing::error!(kind = %kind, name = one.name, error = %one.error, "a resource of the control plane cannot be read");
+            let confirmed = self.doubt.wake().map(Instant::from_std);
+            let released = tokio::select! {
+                response = responses.message() => {
+                    let response = response?.ok_or(Ended::Finished)?;
+                    let released = self.take(response)?;
+                    backoff.reset();
+                    released
+                }
+                () = tokio::time::sleep_until(confirmed.unwrap_or_else(Instant::now)), if confirmed.is_some() => {
+                    let doubted = self.doubt.is_doubting();
+                    let released = self.doubt.confirm(Instant::now().into_std());
+                    if doubted && !self.doubt.is_doubting() {
+                        tracing::warn!("what the control plane's first answer took away is gone: nothing else was said");
+                    }
+                    released
+                }
+            };
+            for (kind, changes) in released.changes {
+                apply(Batch { kind, changes, first: self.answered.insert(kind) });
             }
-            let nacked = !received.rejected.is_empty();
-            backoff.reset();
-            self.note_response(kind, nacked);
-            // It fails when the stream is closed; then the next read says why.
-            let _closed = requests.send(received.reply).await.is_err();
+            self.note_doubt();
+            for reply in released.replies {
+                // It fails when the stream is closed; then the next read says why.
+                let _closed = requests.send(reply).await.is_err();
+            }
         }
+    }
+
+    /// Takes one response in; what of it is to be applied, and answered then.
+    fn take(&mut self, response: DeltaDiscoveryResponse) -> Result<Released, Ended> {
+        let subscriber = ResourceType::from_url(&response.type_url)
+            .and_then(|kind| self.subscribers.get_mut(&kind))
+            .ok_or_else(|| Ended::ForeignType(response.type_url.clone()))?;
+        let kind = subscriber.kind();
+        let complete = !response.system_version_info.ends_with(MORE_TO_COME);
+        let synced = response.system_version_info.starts_with(SYNCED);
+        let received = subscriber.receive(response);
+        for one in &received.rejected {
+            tracing::error!(kind = %kind, name = one.name, error = %one.error, "a resource of the control plane cannot be read");
+        }
+        let (held, reply) = (subscriber.held(), received.reply);
+        let doubted_before = self.doubt.is_doubting();
+        let answer = Answer { kind, changes: received.changes, complete, synced, held, reply };
+        let mut released = self.doubt.take(answer, Instant::now().into_std());
+        if self.doubt.is_doubting() {
+            let text = self.words_of_doubt();
+            if !doubted_before {
+                tracing::error!("{text}");
+            }
+            for mut reply in std::mem::take(&mut released.doubted) {
+                // Not in force, so not acknowledged.
+                reply.error_detail.get_or_insert_with(|| Refusal { code: FAILED_PRECONDITION, message: text.clone() });
+                released.replies.push(reply);
+            }
+        }
+        self.note_response(kind, !received.rejected.is_empty());
+        Ok(released)
+    }
+
+    fn words_of_doubt(&self) -> String {
+        let kinds = self.subscribers.keys().map(|kind| (kind, self.doubt.waiting(*kind)));
+        let counts: Vec<String> =
+            kinds.map(|(kind, (waiting, before))| format!("{waiting} of {before} of {kind}")).collect();
+        let patience = self.settings.confirmation.as_secs();
+        format!(
+            "the control plane's first answer takes away {}; they stay until it says so for {patience} s",
+            counts.join(", ")
+        )
+    }
+
+    fn note_doubt(&mut self) {
+        let doubting = self.doubt.is_doubting();
+        let count = |kind| if doubting { self.doubt.waiting(kind).0 } else { 0 };
+        let counts: Vec<_> = self.subscribers.keys().map(|kind| (*kind, count(*kind))).collect();
+        let known = self.status.load();
+        let same =
+            |(kind, count): &(ResourceType, usize)| known.types.get(kind).is_some_and(|one| one.doubted == *count);
+        if counts.iter().all(same) {
+            return;
+        }
+        let text = doubting.then(|| self.words_of_doubt());
+        self.change_status(|status| {
+            for (kind, count) in counts {
+                status.types.entry(kind).or_default().doubted = count;
+            }
+            status.last_error = text;
+        });
     }
 
     async fn open(
@@ -161,6 +242,9 @@ impl DeltaStream {
         let metadata = self.settings.credentials.metadata()?;
         let channel = self.connector.channel().await?;
         let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
+        self.answered.clear();
+        let held = self.subscribers.iter().map(|(kind, subscriber)| (*kind, subscriber.held()));
+        self.doubt.opened(held, Instant::now().into_std());
         let mut node = Some(self.node());
         // Policies are asked for first: a workload that names one which is not here yet is refused everything.
         for subscriber in self.subscribers.values_mut().rev() {

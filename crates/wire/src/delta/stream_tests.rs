@@ -88,6 +88,10 @@ struct Lab {
 }
 
 fn lab() -> Lab {
+    lab_with(super::CONFIRMATION)
+}
+
+fn lab_with(confirmation: Duration) -> Lab {
     let (opened, streams) = mpsc::unbounded_channel();
     let (dialled, mut dials) = mpsc::unbounded_channel::<tokio::io::DuplexStream>();
     let incoming = async_stream(move |context| dials.poll_recv(context));
@@ -110,7 +114,8 @@ fn lab() -> Lab {
     };
     let credentials =
         Credentials { token_file: Some(token.path().to_owned()), cluster: "Kubernetes".to_owned(), headers: vec![] };
-    let (stream, status) = DeltaStream::new(connector, StreamSettings::everything(node, credentials));
+    let settings = StreamSettings { confirmation, ..StreamSettings::everything(node, credentials) };
+    let (stream, status) = DeltaStream::new(connector, settings);
     let (applied, batches) = mpsc::unbounded_channel();
     let client = tokio::spawn(async move {
         let never = stream.run(move |batch| drop(applied.send(batch))).await;
@@ -196,7 +201,8 @@ async fn comes_back_with_what_it_holds_and_a_fresh_token() {
     let mut server = lab.streams.recv().await.unwrap();
     server.first_requests().await;
     let content = service("a", "1");
-    server.send(ResourceType::Address, "n1", &[("ns/a", content.clone())], &[]);
+    let sent = [("ns/a", content.clone()), ("ns/b", service("b", "1"))];
+    server.send(ResourceType::Address, "n1", &sent, &[]);
     lab.batches.recv().await.unwrap();
     *lab.reachable.lock().unwrap() = false;
     std::fs::write(lab.token.path(), "rotated").unwrap();
@@ -212,7 +218,53 @@ async fn comes_back_with_what_it_holds_and_a_fresh_token() {
     assert_eq!(addresses.initial_resource_versions["ns/a"], *content.version);
     server.send(ResourceType::Address, "n1", &[], &["ns/a"]);
     let batch = lab.batches.recv().await.unwrap();
-    assert!(batch.first && matches!(batch.changes.as_slice(), [Change::Remove(_)]));
+    assert!(batch.first && batch.changes.is_empty(), "whether most of it goes is known when all types are answered");
+    server.send(ResourceType::Authorization, "n2", &[], &[]);
+    assert!(lab.batches.recv().await.unwrap().first);
+    let batch = lab.batches.recv().await.unwrap();
+    assert!(!batch.first && matches!(batch.changes.as_slice(), [Change::Remove(_)]));
+    let replies = [server.request().await, server.request().await];
+    assert!(replies.iter().all(|reply| reply.error_detail.is_none()), "in force, so acknowledged: {replies:?}");
+}
+
+/// A stock control plane that lost its state, or answers before it has read it.
+#[tokio::test]
+async fn an_empty_first_answer_takes_nothing_away_until_it_has_stood_for_a_while() {
+    let mut lab = lab_with(Duration::from_millis(300));
+    let (mut server, names) = (lab.streams.recv().await.unwrap(), ["ns/a", "ns/b", "ns/c"]);
+    server.first_requests().await;
+    let all: Vec<_> = names.iter().map(|name| (*name, service(&name[3..], "1"))).collect();
+    server.send(ResourceType::Address, "n1", &all, &[]);
+    lab.batches.recv().await.unwrap();
+    for comes_back in [true, false] {
+        server.responses.send(Err(Status::unavailable("recycled"))).unwrap();
+        server = lab.streams.recv().await.unwrap();
+        server.first_requests().await;
+        server.send(ResourceType::Address, "n1", &[], &names);
+        server.send(ResourceType::Authorization, "n2", &[], &[]);
+        assert!(lab.batches.recv().await.unwrap().changes.is_empty());
+        assert!(lab.batches.recv().await.unwrap().changes.is_empty());
+        let status = status_with(&mut lab, |status| status.types[&ResourceType::Address].doubted == 3).await;
+        assert!(status.last_error.as_ref().unwrap().contains("takes away 3 of 3"), "{status:?}");
+        // Not in force, so not acknowledged; the policies are.
+        let replies = [server.request().await, server.request().await];
+        let refused = replies.iter().filter(|reply| reply.error_detail.is_some()).map(|reply| &*reply.response_nonce);
+        assert_eq!(refused.collect::<Vec<_>>(), ["n1"], "{replies:?}");
+        if comes_back {
+            server.send(ResourceType::Address, "n3", &all[..2], &[]);
+            assert_eq!(lab.batches.recv().await.unwrap().changes.len(), 2);
+            let batch = lab.batches.recv().await.unwrap();
+            assert!(matches!(batch.changes.as_slice(), [Change::Remove(_)]), "two of three are there: {batch:?}");
+            assert_eq!(server.request().await.error_detail, None);
+            status_with(&mut lab, |status| status.last_error.is_none()).await;
+            server.send(ResourceType::Address, "n4", &all[2..], &[]);
+            lab.batches.recv().await.unwrap();
+        } else {
+            let batch = lab.batches.recv().await.unwrap();
+            assert_eq!(batch.changes.len(), 3, "nothing else was said");
+            assert!(batch.changes.iter().all(|change| matches!(change, Change::Remove(_))));
+        }
+    }
 }
 
 #[tokio::test]
