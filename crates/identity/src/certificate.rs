@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::CommonState;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -146,6 +147,13 @@ fn read_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, CertificateError
     CertificateDer::pem_slice_iter(text.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|error| CertificateError::Encoding(error.to_string()))
+}
+
+/// The last moment of the certificate that the other end of a connection has shown; none before the handshake is done.
+#[must_use]
+pub fn peer_not_after(connection: &CommonState) -> Option<SystemTime> {
+    let (validity, _) = read_leaf(connection.peer_certificates()?.first()?).ok()?;
+    Some(validity.not_after)
 }
 
 /// Validity and serial number of a certificate.

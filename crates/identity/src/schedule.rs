@@ -31,6 +31,9 @@ pub struct Limits {
     pub in_flight: usize,
     /// Pauses after failures of one identity.
     pub backoff: backoff::Settings,
+    /// The longest pause while the identity has no valid certificate and the CA is only away: it must be found again soon
+    /// after it is back. Who is refused waits as [`backoff`](Self::backoff) says.
+    pub urgent_cap: Duration,
     /// The share of its remaining life after which a new certificate is renewed, drawn between these two, so that the
     /// certificates of a node that were issued together are not renewed together.
     pub renew_after: (f64, f64),
@@ -44,7 +47,9 @@ impl Default for Limits {
             factor: 2.0,
             jitter: 0.2,
         };
-        Self { in_flight: 8, backoff, renew_after: (0.45, 0.55) }
+        // The cap of the stream to the control plane (`weft_wire::delta::BACKOFF`): both come back together.
+        let urgent_cap = Duration::from_secs(15);
+        Self { in_flight: 8, backoff, urgent_cap, renew_after: (0.45, 0.55) }
     }
 }
 
@@ -57,13 +62,27 @@ pub struct Moment {
     pub ticks: Duration,
 }
 
+/// A certificate that came because of another bundle of roots is not renewed for another reason of this kind so soon: two
+/// servers that do not agree on the roots would make an endless game of it.
+const BUNDLE_REST: Duration = Duration::from_secs(30);
+
+/// What a failed request says of the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The CA is away, busy, or its answer cannot be used.
+    Away,
+    /// It said no.
+    Refused,
+}
+
 /// When the next request of one identity may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
     /// At once.
     Now,
-    /// At this time of day (renewal).
-    At(SystemTime),
+    /// A renewal: at this time of day or at this tick, whichever comes first, so that a clock that was set back does not put
+    /// it off; and at once when the time of day is before the beginning of the certificate.
+    Renewal { wall: SystemTime, ticks: Duration, not_before: SystemTime },
     /// At this tick (after a failure).
     After(Duration),
 }
@@ -73,7 +92,10 @@ impl Due {
     fn wait(self, now: Moment) -> Duration {
         match self {
             Self::Now => Duration::ZERO,
-            Self::At(time) => time.duration_since(now.wall).unwrap_or_default(),
+            Self::Renewal { not_before, .. } if now.wall < not_before => Duration::ZERO,
+            Self::Renewal { wall, ticks, .. } => {
+                wall.duration_since(now.wall).unwrap_or_default().min(ticks.saturating_sub(now.ticks))
+            }
             Self::After(ticks) => ticks.saturating_sub(now.ticks),
         }
     }
@@ -86,6 +108,8 @@ struct Entry {
     users: usize,
     priority: Priority,
     validity: Option<Validity>,
+    /// The tick at which the certificate in use came.
+    issued: Duration,
     due: Due,
     in_flight: bool,
     backoff: Backoff,
@@ -93,12 +117,13 @@ struct Entry {
 }
 
 impl Entry {
+    fn is_served(&self, now: Moment) -> bool {
+        self.validity.is_some_and(|validity| !validity.is_expired(now.wall))
+    }
+
     /// A renewal is never urgent while the old certificate serves.
     fn urgency(&self, now: Moment) -> Priority {
-        match self.validity {
-            Some(validity) if !validity.is_expired(now.wall) => Priority::Background,
-            _ => self.priority,
-        }
+        if self.is_served(now) { Priority::Background } else { self.priority }
     }
 }
 
@@ -156,6 +181,7 @@ impl Schedule {
             users: 1,
             priority,
             validity: None,
+            issued: Duration::ZERO,
             due: Due::Now,
             in_flight: false,
             backoff: Backoff::new(self.limits.backoff),
@@ -217,19 +243,50 @@ impl Schedule {
         let (low, high) = self.limits.renew_after;
         let Some(entry) = self.answered(ticket) else { return false };
         let share = low + (high - low) * dice.random_range(0.0..1.0);
+        let wait = validity.remaining(now.wall).mul_f64(share.clamp(0.0, 1.0));
         entry.validity = Some(validity);
-        entry.due = Due::At(now.wall + validity.remaining(now.wall).mul_f64(share.clamp(0.0, 1.0)));
+        entry.issued = now.ticks;
+        entry.due = Due::Renewal { wall: now.wall + wait, ticks: now.ticks + wait, not_before: validity.not_before };
         entry.backoff.reset();
         entry.last_error = None;
         true
     }
 
     /// A request failed. False when the identity was forgotten meanwhile.
-    pub fn failed(&mut self, ticket: &Ticket, error: String, now: Moment, dice: &mut impl Rng) -> bool {
+    pub fn failed(&mut self, ticket: &Ticket, failure: (Failure, String), now: Moment, dice: &mut impl Rng) -> bool {
+        let (urgent_cap, jitter) = (self.limits.urgent_cap, self.limits.backoff.jitter);
         let Some(entry) = self.answered(ticket) else { return false };
-        entry.due = Due::After(now.ticks + entry.backoff.next_delay(dice));
-        entry.last_error = Some(error);
+        let mut pause = entry.backoff.next_delay(dice);
+        if failure.0 == Failure::Away && !entry.is_served(now) {
+            pause = pause.min(urgent_cap.mul_f64(1.0 - jitter.clamp(0.0, 1.0) * dice.random_range(0.0..1.0)));
+        }
+        entry.due = Due::After(now.ticks + pause);
+        entry.last_error = Some(failure.1);
         true
+    }
+
+    /// The CA may be back: ends all pauses after failures. How long the next ones are does not change.
+    pub fn retry(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| matches!(entry.due, Due::After(_))) {
+            entry.due = Due::Now;
+        }
+    }
+
+    /// All certificates are to be renewed now: the roots that they were made of are not those of the mesh any more.
+    pub fn renew_all(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.due = Due::Now;
+        }
+    }
+
+    /// As [`renew_all`](Self::renew_all) for one identity, unless its certificate came just now.
+    pub fn renew_for_bundle(&mut self, identity: &SpiffeId, now: Moment) {
+        if let Some(entry) = self.entries.get_mut(identity)
+            && entry.validity.is_some()
+            && now.ticks.saturating_sub(entry.issued) >= BUNDLE_REST
+        {
+            entry.due = Due::Now;
+        }
     }
 
     fn answered(&mut self, ticket: &Ticket) -> Option<&mut Entry> {

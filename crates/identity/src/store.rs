@@ -20,7 +20,8 @@ use crate::authority::{AuthorityError, CertificateAuthority};
 use crate::certificate::{CertificateError, Credentials};
 use crate::clock::SharedClock;
 use crate::request::{Request, RequestError};
-use crate::schedule::{Limits, Moment, Priority, Schedule, Ticket};
+use crate::schedule::{Failure, Limits, Moment, Priority, Schedule, Ticket};
+use crate::verify::Roots;
 
 mod metrics;
 mod row;
@@ -70,6 +71,8 @@ struct Shared {
 struct Planned {
     schedule: Schedule,
     published: Writer<Published>,
+    /// The roots that the CA gave last.
+    bundle: Option<Arc<Roots>>,
     dice: StdRng,
 }
 
@@ -83,7 +86,7 @@ impl Store {
         metrics: StoreMetrics,
     ) -> (Self, Driver) {
         let (writer, published) = shared::channel(Published::new());
-        let planned = Planned { schedule: Schedule::new(settings.limits), published: writer, dice };
+        let planned = Planned { schedule: Schedule::new(settings.limits), published: writer, bundle: None, dice };
         let shared = Arc::new(Shared {
             clock,
             started: Instant::now(),
@@ -148,6 +151,25 @@ impl Store {
         })
     }
 
+    /// The CA may be back (a stream to the control plane stands again): who waits after a failure is asked for at once.
+    pub fn retry(&self) {
+        self.shared.lock().schedule.retry();
+        self.shared.changed.notify_one();
+    }
+
+    /// The roots of the mesh are others than before: every certificate is renewed now, a few at a time. The old ones serve
+    /// until then.
+    pub fn renew_all(&self) {
+        self.shared.lock().schedule.renew_all();
+        self.shared.changed.notify_one();
+    }
+
+    /// The roots that the CA gave last; none before its first answer.
+    #[must_use]
+    pub fn bundle(&self) -> Option<Arc<Roots>> {
+        self.shared.lock().bundle.clone()
+    }
+
     /// Tells of every certificate that changes from now on. For caches of TLS configurations.
     #[must_use]
     pub fn changes(&self) -> Changes {
@@ -208,7 +230,7 @@ impl Shared {
         let now = self.now();
         let identity = &ticket.identity;
         let mut planned = self.lock();
-        let Planned { schedule, published, dice } = &mut *planned;
+        let Planned { schedule, published, bundle, dice } = &mut *planned;
         match answer {
             Ok(credentials) => {
                 let validity = credentials.validity();
@@ -218,6 +240,16 @@ impl Shared {
                 tracing::debug!(%identity, serial = credentials.serial(), "certificate issued");
                 self.metrics.issued(identity, validity);
                 let credentials = Arc::new(credentials);
+                if bundle.as_ref().is_some_and(|bundle| !bundle.is_same_set(credentials.roots())) {
+                    tracing::info!(roots = credentials.roots().certificates().len(), "the CA gives other roots");
+                    for (other, held) in &*published.load() {
+                        if !held.roots().is_same_set(credentials.roots()) {
+                            schedule.renew_for_bundle(other, now);
+                        }
+                    }
+                    self.changed.notify_one();
+                }
+                *bundle = Some(credentials.roots().clone());
                 published.update(|old| {
                     let mut next = old.clone();
                     next.insert(identity.clone(), credentials);
@@ -226,7 +258,7 @@ impl Shared {
             }
             Err(error) => {
                 self.metrics.failed(error.reason());
-                if schedule.failed(ticket, error.to_string(), now, dice) {
+                if schedule.failed(ticket, (error.failure(), error.to_string()), now, dice) {
                     tracing::warn!(%identity, reason = error.reason().code(), %error, "no certificate");
                 }
             }
@@ -295,6 +327,15 @@ enum FetchError {
 }
 
 impl FetchError {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Authority(AuthorityError::Refused { .. }) => Failure::Refused,
+            Self::Authority(AuthorityError::Unavailable(_) | AuthorityError::Timeout(_))
+            | Self::Request(_)
+            | Self::Certificate(_) => Failure::Away,
+        }
+    }
+
     fn reason(&self) -> Reason {
         match self {
             Self::Authority(AuthorityError::Refused { reason, .. }) => *reason,

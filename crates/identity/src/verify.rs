@@ -59,6 +59,13 @@ impl Roots {
         &self.certificates
     }
 
+    /// Whether both hold the same certificates, in whatever order.
+    #[must_use]
+    pub fn is_same_set(&self, other: &Self) -> bool {
+        let holds = |certificate| other.certificates.contains(certificate);
+        self.certificates.len() == other.certificates.len() && self.certificates.iter().all(holds)
+    }
+
     /// As PEM, one block after the other.
     #[must_use]
     pub fn to_pem(&self) -> String {
@@ -123,7 +130,8 @@ pub fn identity_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, VerifyError> {
 }
 
 /// Seconds since 1970, as the chain check wants it; before 1970 counts as 1970.
-pub(crate) fn unix_time(time: SystemTime) -> UnixTime {
+#[must_use]
+pub fn unix_time(time: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 

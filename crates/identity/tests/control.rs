@@ -19,6 +19,7 @@ use weft_identity::request::VerifiedRequest;
 use weft_identity::signer::{DEFAULT_ROOT_TTL, LeafLifetime, RootMaterial, Signer};
 use weft_identity::{AuthorityError, CertificateAuthority, RemoteAuthority};
 use weft_model::{Reason, SpiffeId};
+use weft_runtime::shared;
 use weft_wire::ca::CaClient;
 use weft_wire::connect::Credentials as Bearer;
 use weft_wire::proto::istio::v1::auth::istio_certificate_service_server::{
@@ -57,13 +58,13 @@ struct Bench {
 async fn bench(tls: bool) -> Bench {
     let now = SystemTime::now();
     let root = RootMaterial::create("cluster.local", DEFAULT_ROOT_TTL, now).unwrap();
-    let signer = Signer::load(&root.certificate_pem, &root.key_pem, None, LeafLifetime::default(), now).unwrap();
-    let signer = Arc::new(signer);
+    let load = || Signer::load(&root.certificate_pem, &root.key_pem, None, LeafLifetime::default(), now).unwrap();
+    let (signer, serving) = (Arc::new(load()), load());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let incoming = if tls {
         let names = ["xds.weft-system.svc", "127.0.0.1"].map(str::to_owned);
-        Incoming::tls(listener, ServingSource::new(signer.clone(), &names, clock::system()).unwrap())
+        Incoming::tls(listener, ServingSource::new(shared::channel(serving).1, &names, clock::system()).unwrap())
     } else {
         Incoming::plaintext(listener)
     };
@@ -176,16 +177,25 @@ impl Clock for Set {
 }
 
 #[test]
-fn the_serving_certificate_is_renewed_after_half_its_life() {
+fn the_serving_certificate_is_renewed_after_half_its_life_a_step_of_the_clock_and_another_root() {
     let start = SystemTime::now();
-    let root = RootMaterial::create("cluster.local", DEFAULT_ROOT_TTL, start).unwrap();
-    let signer = Signer::load(&root.certificate_pem, &root.key_pem, None, LeafLifetime::default(), start).unwrap();
+    let signer = || {
+        let root = RootMaterial::create("cluster.local", DEFAULT_ROOT_TTL, start).unwrap();
+        Signer::load(&root.certificate_pem, &root.key_pem, None, LeafLifetime::default(), start).unwrap()
+    };
+    let (mut writer, reader) = shared::channel(signer());
     let clock = Arc::new(Set(std::sync::Mutex::new(start)));
-    let mut source = ServingSource::new(Arc::new(signer), &["a.test".to_owned()], clock.clone()).unwrap();
+    let mut source = ServingSource::new(reader, &["a.test".to_owned()], clock.clone()).unwrap();
     let (first, end) = (source.config(), source.validity().not_after);
     *clock.0.lock().unwrap() = start + 11 * HOUR;
     assert!(Arc::ptr_eq(&first, &source.config()));
     *clock.0.lock().unwrap() = start + 13 * HOUR;
-    assert!(!Arc::ptr_eq(&first, &source.config()));
+    let second = source.config();
+    assert!(!Arc::ptr_eq(&first, &second));
     assert!(source.validity().not_after > end);
+    *clock.0.lock().unwrap() = start;
+    let third = source.config();
+    assert!(!Arc::ptr_eq(&second, &third) && source.validity().contains(start), "the clock was set back");
+    writer.publish(signer());
+    assert!(!Arc::ptr_eq(&third, &source.config()));
 }

@@ -13,6 +13,7 @@
 //! | [`logging`] | log lines as text or JSON, the filter changeable while running |
 //! | [`failure`] | the last words of a program that could not go on |
 //! | [`budget`] | bytes that many tasks hold together, bounded |
+//! | [`quota`] | how often each of many may do something |
 //! | [`backoff`] | how long to wait before trying again |
 //! | [`threads`] | named OS threads, each with its own single-threaded runtime |
 //! | [`signals`] | SIGTERM and SIGINT as a value |
@@ -26,6 +27,7 @@ pub mod logging;
 pub mod metrics;
 mod patient;
 pub mod places;
+pub mod quota;
 pub mod readiness;
 pub mod shared;
 pub mod signals;

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::trust::LearntRoots;
 use crate::tls;
 
 /// One address gets this long for TCP and TLS, then the next one is tried: two that do not answer fit into the 5 s that
@@ -77,13 +78,21 @@ pub enum ControlSecurity {
 pub struct ControlConnector {
     security: ControlSecurity,
     resolve: Resolve,
+    learnt: LearntRoots,
 }
 
 impl ControlConnector {
     /// A connector that connects when tonic asks.
     #[must_use]
     pub fn new(security: ControlSecurity, resolve: Resolve) -> Self {
-        Self { security, resolve }
+        Self { security, resolve, learnt: LearntRoots::default() }
+    }
+
+    /// Believes the CA's roots, too, if they are of the family of those in the file.
+    #[must_use]
+    pub fn with_learnt(mut self, learnt: LearntRoots) -> Self {
+        self.learnt = learnt;
+        self
     }
 
     /// As the connector that clients of `weft-wire` take, for the server at `origin` (`http://HOST:PORT`).
@@ -109,7 +118,7 @@ impl ControlConnector {
             ControlSecurity::Tls { roots, server_name } => {
                 let name = server_name.as_deref().unwrap_or(host);
                 let name = ServerName::try_from(name.to_owned()).map_err(|_| ControlError::Name(name.to_owned()))?;
-                let config = tls::control_client_config(read_roots(roots)?)?;
+                let config = tls::control_client_config(self.learnt.join(read_roots(roots)?))?;
                 Some((TlsConnector::from(config), name))
             }
         };

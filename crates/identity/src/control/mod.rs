@@ -7,9 +7,11 @@
 mod client;
 mod server;
 mod serving;
+mod trust;
 
 pub use client::{
     ControlConnector, ControlError, ControlRoots, ControlSecurity, ControlStream, Resolve, Resolving, system_resolver,
 };
 pub use server::{Incoming, ServerConnection};
 pub use serving::{ServingError, ServingSource};
+pub use trust::LearntRoots;

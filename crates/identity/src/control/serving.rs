@@ -1,10 +1,12 @@
-//! The control plane's own certificate: issued by its own CA, for the names that agents call it by, renewed in time.
+//! The control plane's own certificate: issued by its own CA, for the names that agents call it by, renewed in time, and
+//! at once when the CA signs with another root.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use weft_runtime::shared::Reader;
 
 use crate::certificate::Validity;
 use crate::clock::SharedClock;
@@ -14,10 +16,13 @@ use crate::tls::{self, TlsError};
 /// One day: renewal costs a millisecond, and a process that runs on a wrong clock is noticed soon.
 const TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Always has a valid serving certificate; makes the next one when the first connection after half life comes.
+/// Always has a valid serving certificate; makes the next one when the first connection after half life comes, after the
+/// signer was replaced, or after the clock was set back.
 #[derive(Debug)]
 pub struct ServingSource {
-    signer: Arc<Signer>,
+    signer: Reader<Signer>,
+    /// Who signed the certificate in use.
+    used: Arc<Signer>,
     names: Vec<String>,
     addresses: Vec<IpAddr>,
     clock: SharedClock,
@@ -30,18 +35,21 @@ impl ServingSource {
     ///
     /// # Errors
     /// When a name is no DNS name, or the CA cannot sign.
-    pub fn new(signer: Arc<Signer>, names: &[String], clock: SharedClock) -> Result<Self, ServingError> {
+    pub fn new(signer: Reader<Signer>, names: &[String], clock: SharedClock) -> Result<Self, ServingError> {
         let addresses: Vec<IpAddr> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let names: Vec<String> = names.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned().collect();
-        let (config, validity) = issue(&signer, &names, &addresses, &clock)?;
-        Ok(Self { signer, names, addresses, clock, config, validity })
+        let used = signer.load();
+        let (config, validity) = issue(&used, &names, &addresses, &clock)?;
+        Ok(Self { signer, used, names, addresses, clock, config, validity })
     }
 
     /// The configuration to accept the next connection with.
     pub fn config(&mut self) -> Arc<ServerConfig> {
-        if self.clock.now() >= self.validity.half_life() {
-            match issue(&self.signer, &self.names, &self.addresses, &self.clock) {
-                Ok((config, validity)) => (self.config, self.validity) = (config, validity),
+        let (now, signer) = (self.clock.now(), self.signer.load());
+        let replaced = !Arc::ptr_eq(&signer, &self.used);
+        if replaced || now >= self.validity.half_life() || now < self.validity.not_before {
+            match issue(&signer, &self.names, &self.addresses, &self.clock) {
+                Ok((config, validity)) => (self.config, self.validity, self.used) = (config, validity, signer),
                 // Agents refuse it once it has expired, and say so.
                 Err(error) => tracing::error!(%error, "cannot renew the control plane's certificate"),
             }

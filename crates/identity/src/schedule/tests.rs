@@ -25,6 +25,10 @@ fn dice() -> StdRng {
     StdRng::seed_from_u64(7)
 }
 
+fn refused(words: &str) -> (Failure, String) {
+    (Failure::Refused, words.to_owned())
+}
+
 fn names(tickets: &[Ticket]) -> Vec<SpiffeId> {
     tickets.iter().map(|ticket| ticket.identity.clone()).collect()
 }
@@ -77,7 +81,7 @@ fn pauses_double_from_half_a_second_to_150_and_success_ends_them() {
     let mut now = 0.0;
     for failure in 0..12 {
         let ticket = schedule.start(at(now)).pop().expect("it is due");
-        assert!(schedule.failed(&ticket, format!("no {failure}"), at(now), &mut dice));
+        assert!(schedule.failed(&ticket, refused(&format!("no {failure}")), at(now), &mut dice));
         let pause = schedule.next_wake(at(now)).unwrap().as_secs_f64();
         let full = (0.625 * f64::from(1 << failure)).min(150.0);
         assert!(pause <= full && pause >= full * 0.799, "{failure}: {pause} of {full}");
@@ -98,7 +102,7 @@ fn one_identity_failing_does_not_hold_up_another() {
     let mut schedule = Schedule::default();
     schedule.ensure(&id(0), Priority::Live);
     let ticket = schedule.start(at(0.0)).remove(0);
-    schedule.failed(&ticket, "no".into(), at(0.0), &mut dice());
+    schedule.failed(&ticket, refused("no"), at(0.0), &mut dice());
     schedule.ensure(&id(1), Priority::WarmUp);
     assert_eq!(names(&schedule.start(at(0.0))), [id(1)]);
 }
@@ -128,9 +132,69 @@ fn a_clock_set_back_does_not_lengthen_a_pause() {
     let mut schedule = Schedule::default();
     schedule.ensure(&id(0), Priority::Live);
     let ticket = schedule.start(at(0.0)).remove(0);
-    schedule.failed(&ticket, "no".into(), at(0.0), &mut dice());
+    schedule.failed(&ticket, refused("no"), at(0.0), &mut dice());
     let later = Moment { wall: at(0.0).wall - 100 * HOUR, ticks: Duration::from_secs(2) };
     assert_eq!(schedule.start(later).len(), 1);
+}
+
+#[test]
+fn while_nothing_valid_is_there_a_ca_that_is_away_is_asked_every_15_s() {
+    let (mut schedule, mut dice) = (Schedule::default(), dice());
+    schedule.ensure(&id(0), Priority::Live);
+    let ticket = schedule.start(at(0.0)).remove(0);
+    schedule.succeeded(&ticket, valid(at(0.0), HOUR), at(0.0), &mut dice);
+    let mut now = 2000.0;
+    let mut pauses = Vec::new();
+    while now < 4000.0 {
+        let ticket = schedule.start(at(now)).pop().expect("it is due");
+        schedule.failed(&ticket, (Failure::Away, "away".to_owned()), at(now), &mut dice);
+        let pause = schedule.next_wake(at(now)).unwrap().as_secs_f64();
+        pauses.push((now > 3600.0, pause));
+        now += pause + 0.001;
+    }
+    let longest =
+        |expired| pauses.iter().filter(|(was, _)| *was == expired).map(|(_, pause)| *pause).fold(0.0, f64::max);
+    assert!(longest(false) > 100.0, "an old one serves: {pauses:?}");
+    assert!((12.0..=15.0).contains(&longest(true)), "{pauses:?}");
+    schedule.retry();
+    assert_eq!(schedule.start(at(now - 0.002)).len(), 1, "the control plane is back: no pause is waited for");
+}
+
+#[test]
+fn a_clock_that_is_set_neither_puts_a_renewal_off_nor_hides_an_expiry() {
+    let mut schedule = Schedule::default();
+    schedule.ensure(&id(0), Priority::Live);
+    let ticket = schedule.start(at(0.0)).remove(0);
+    let validity = Validity { not_before: at(0.0).wall - Duration::from_secs(60), not_after: at(0.0).wall + HOUR };
+    schedule.succeeded(&ticket, validity, at(0.0), &mut dice());
+    let moment = |step: i64, ticks: u64| {
+        let wall = at(0.0).wall + Duration::from_secs(ticks);
+        let offset = Duration::from_secs(step.unsigned_abs());
+        Moment { wall: if step < 0 { wall - offset } else { wall + offset }, ticks: Duration::from_secs(ticks) }
+    };
+    let wait = |step, ticks| schedule.next_wake(moment(step, ticks)).unwrap();
+    assert!(wait(0, 10) > HOUR / 3);
+    assert!(wait(-30, 10) <= wait(0, 10), "half life in true time, whatever the clock says");
+    assert_eq!(wait(-30, 2000), Duration::ZERO);
+    assert_eq!(wait(-100, 10), Duration::ZERO, "before its beginning: no peer takes it");
+    assert_eq!(wait(2000, 10), Duration::ZERO, "past half life");
+    assert_eq!(wait(7200, 10), Duration::ZERO, "past its end");
+}
+
+#[test]
+fn another_bundle_renews_once_and_not_again_at_once() {
+    let mut schedule = Schedule::default();
+    schedule.ensure(&id(0), Priority::Live);
+    schedule.renew_for_bundle(&id(0), at(0.0));
+    let ticket = schedule.start(at(0.0)).remove(0);
+    schedule.succeeded(&ticket, valid(at(0.0), HOUR), at(0.0), &mut dice());
+    schedule.renew_for_bundle(&id(0), at(29.0));
+    assert!(schedule.start(at(29.0)).is_empty(), "two servers that do not agree make no endless game of it");
+    schedule.renew_for_bundle(&id(0), at(31.0));
+    let ticket = schedule.start(at(31.0)).remove(0);
+    schedule.succeeded(&ticket, valid(at(31.0), HOUR), at(31.0), &mut dice());
+    schedule.renew_all();
+    assert_eq!(schedule.start(at(32.0)).len(), 1, "somebody asked for it");
 }
 
 #[derive(Debug, Clone)]
@@ -173,7 +237,7 @@ proptest! {
                     if good {
                         schedule.succeeded(&ticket, valid(at(now), HOUR), at(now), &mut dice);
                     } else {
-                        schedule.failed(&ticket, "no".into(), at(now), &mut dice);
+                        schedule.failed(&ticket, refused("no"), at(now), &mut dice);
                     }
                 },
                 Step::Pass(milliseconds) => now += f64::from(milliseconds) / 100.0,

@@ -15,26 +15,27 @@ use crate::signer::{DEFAULT_ROOT_TTL, LeafLifetime, RootMaterial, Signer};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The time of day that goes with tokio's clock.
+/// The time of day that goes with tokio's clock, and that somebody may set.
 #[derive(Debug)]
 struct PausedClock {
-    base: SystemTime,
+    base: Mutex<SystemTime>,
     start: Instant,
 }
 
 impl Clock for PausedClock {
     fn now(&self) -> SystemTime {
-        self.base + self.start.elapsed()
+        *self.base.lock().unwrap() + self.start.elapsed()
     }
 }
 
 /// A CA that takes 100 ms per signature and can be told to fail or to hang.
 struct TestAuthority {
-    signer: Signer,
-    clock: SharedClock,
+    signer: Mutex<Arc<Signer>>,
+    clock: Arc<PausedClock>,
     asked: Mutex<Vec<(SpiffeId, SystemTime)>>,
     refuse: Mutex<HashSet<SpiffeId>>,
     hang: Mutex<bool>,
+    away: Mutex<bool>,
     busy: AtomicUsize,
     most_busy: AtomicUsize,
 }
@@ -50,13 +51,17 @@ impl CertificateAuthority for TestAuthority {
             if *self.hang.lock().unwrap() {
                 std::future::pending::<()>().await;
             }
+            if *self.away.lock().unwrap() {
+                return Err(AuthorityError::Unavailable("connection refused".to_owned()));
+            }
             if self.refuse.lock().unwrap().contains(identity) {
                 let message = "not on your node".to_owned();
                 return Err(AuthorityError::Refused { reason: Reason::IdentityNotOnNode, message });
             }
             let request = VerifiedRequest::from_pem(csr_pem).unwrap();
             assert_eq!(request.identity(), identity);
-            Ok(self.signer.sign(&request, Some(ttl), self.clock.now()).unwrap())
+            let signer = self.signer.lock().unwrap().clone();
+            Ok(signer.sign(&request, Some(ttl), self.clock.now()).unwrap())
         })
     }
 }
@@ -64,6 +69,7 @@ impl CertificateAuthority for TestAuthority {
 struct Bench {
     store: Store,
     authority: Arc<TestAuthority>,
+    root: RootMaterial,
     registry: Registry,
     driver: tokio::task::JoinHandle<()>,
 }
@@ -74,19 +80,24 @@ impl Drop for Bench {
     }
 }
 
+fn signer(root: &RootMaterial, more: Option<&RootMaterial>, now: SystemTime) -> Signer {
+    let more = more.map(|root| root.certificate_pem.as_str());
+    Signer::load(&root.certificate_pem, &root.key_pem, more, LeafLifetime::default(), now).unwrap()
+}
+
 /// Must run inside the paused runtime.
 fn bench() -> Bench {
     // A whole second, as certificates have it.
     let base = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let clock: SharedClock = Arc::new(PausedClock { base, start: Instant::now() });
+    let clock = Arc::new(PausedClock { base: Mutex::new(base), start: Instant::now() });
     let root = RootMaterial::create("td", DEFAULT_ROOT_TTL, clock.now()).unwrap();
-    let lifetime = LeafLifetime::default();
     let authority = Arc::new(TestAuthority {
-        signer: Signer::load(&root.certificate_pem, &root.key_pem, None, lifetime, clock.now()).unwrap(),
+        signer: Mutex::new(Arc::new(signer(&root, None, clock.now()))),
         clock: clock.clone(),
         asked: Mutex::default(),
         refuse: Mutex::default(),
         hang: Mutex::default(),
+        away: Mutex::default(),
         busy: AtomicUsize::new(0),
         most_busy: AtomicUsize::new(0),
     });
@@ -94,7 +105,7 @@ fn bench() -> Bench {
     let settings = Settings { ttl: HOUR, ..Settings::default() };
     let dice = StdRng::seed_from_u64(1);
     let (store, driver) = Store::new(authority.clone(), settings, clock, dice, StoreMetrics::new(&registry));
-    Bench { store, authority, registry, driver: tokio::spawn(driver.run()) }
+    Bench { store, authority, root, registry, driver: tokio::spawn(driver.run()) }
 }
 
 impl Bench {
@@ -223,4 +234,76 @@ async fn an_identity_that_left_meanwhile_is_not_published() {
     assert_eq!(bench.asked(&id(0)), 1);
     assert!(bench.store.credentials(&id(0)).is_none());
     assert_eq!(bench.store.shared.published.load().len(), 0);
+}
+
+/// As long as nobody says that the CA is back, it is found within 15 s; a stream to the control plane says so at once.
+#[tokio::test(start_paused = true)]
+async fn a_ca_that_was_away_until_the_certificates_expired_is_found_again_soon() {
+    let bench = bench();
+    for told in [false, true] {
+        bench.store.ensure(&id(0), Priority::WarmUp);
+        let first = bench.get(&id(0), 1).await.unwrap();
+        *bench.authority.away.lock().unwrap() = true;
+        tokio::time::sleep(first.validity().remaining(bench.authority.clock.now()) + 2 * HOUR).await;
+        let error = bench.get(&id(0), 1).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::NoCertificate);
+        assert!(error.detail.contains("connection refused"), "{error}");
+        *bench.authority.away.lock().unwrap() = false;
+        let back = Instant::now();
+        if told {
+            bench.store.retry();
+        }
+        bench.get(&id(0), 20).await.unwrap();
+        let limit = if told { Duration::from_millis(200) } else { Duration::from_millis(15_200) };
+        assert!(back.elapsed() <= limit, "told: {told}, {:?}", back.elapsed());
+        bench.store.release(&id(0));
+    }
+}
+
+/// The clock of the machine is set while everything runs; the CA's goes with it, or does not.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_costs_no_certificate_for_long() {
+    let bench = bench();
+    let clock = &bench.authority.clock;
+    bench.store.ensure(&id(0), Priority::WarmUp);
+    let first = bench.get(&id(0), 1).await.unwrap();
+    *clock.base.lock().unwrap() += 10 * HOUR;
+    assert!(bench.store.credentials(&id(0)).is_none(), "an expired one is not given out");
+    let second = bench.get(&id(0), 1).await.expect("who needs it wakes the driver");
+    assert_ne!(first.serial(), second.serial());
+    // Back again: the one in use begins in the future, and no peer with the right time takes it.
+    *clock.base.lock().unwrap() -= 10 * HOUR;
+    let mut changes = bench.store.changes();
+    tokio::time::timeout(LONGEST_SLEEP + Duration::from_secs(1), changes.next()).await.expect("looks each minute");
+    let third = bench.store.credentials(&id(0)).unwrap();
+    assert!(third.validity().contains(clock.now()));
+    // A little back, within the time that certificates are dated back: half life is counted in true time.
+    *clock.base.lock().unwrap() -= Duration::from_secs(50);
+    let renewed = tokio::time::timeout(HOUR * 56 / 100, changes.next()).await;
+    assert!(renewed.is_ok() && bench.store.credentials(&id(0)).unwrap().serial() != third.serial());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_bundle_of_roots_is_taken_by_all_certificates_soon() {
+    let bench = bench();
+    for number in 0..3 {
+        bench.store.ensure(&id(number), Priority::WarmUp);
+        bench.get(&id(number), 1).await.unwrap();
+    }
+    let clock = &bench.authority.clock;
+    let next = RootMaterial::create("td", DEFAULT_ROOT_TTL, clock.now()).unwrap();
+    let both = Arc::new(signer(&bench.root, Some(&next), clock.now()));
+    *bench.authority.signer.lock().unwrap() = both.clone();
+    bench.store.changes().next().await; // the first one is renewed at its half life
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for number in 0..3 {
+        assert!(bench.store.credentials(&id(number)).unwrap().roots().is_same_set(both.roots()), "{number}");
+    }
+    assert!(bench.store.bundle().unwrap().is_same_set(both.roots()));
+    // The CA was replaced by one that nobody knows, and somebody who noticed says so.
+    *bench.authority.signer.lock().unwrap() = Arc::new(signer(&next, None, clock.now()));
+    let asked = bench.authority.asked.lock().unwrap().len();
+    bench.store.renew_all();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.authority.asked.lock().unwrap().len(), asked + 3);
 }
