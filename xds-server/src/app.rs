@@ -7,7 +7,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -17,11 +17,12 @@ use weft_identity::signer::{LeafLifetime, Signer};
 use weft_runtime::admin::{Admin, Exposure, bind};
 use weft_runtime::metrics::Registry;
 use weft_runtime::readiness::{Guard, Readiness};
+use weft_runtime::shared::Reader;
 use weft_runtime::signals::Signals;
 use weft_runtime::{drain, logging};
 use weft_wire::proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 
-use crate::ca::{self, CaMetrics, CertificateService, RootSource};
+use crate::ca::{CaMetrics, CaSettings, CertificateService, Keeper, RootSource};
 use crate::config::{Arguments, Source};
 use crate::pipeline::{Pipeline, Served};
 use crate::sections::{Sources, register, shown_settings};
@@ -39,7 +40,8 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     let readiness = Readiness::new();
     let mut tasks = JoinSet::new();
 
-    let signer = Arc::new(signer(&arguments)?);
+    let (keeper, signer) = Keeper::open(ca_settings(&arguments), weft_identity::clock::system(), &registry)?;
+    tasks.spawn(keeper.run());
     let tokens = Arc::new(NodeTokens::open(&arguments.node_tokens)?);
     let (store, captured) = CapturedStore::open(&arguments.state_dir)?;
     let Source::Directory(directory) = &arguments.source;
@@ -72,13 +74,17 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
         metrics: metrics.clone(),
         drain: watch.clone(),
         limits: weft_wire::delta::Limits::default(),
+        reports_due: (!store.remembers()).then(|| tokio::time::Instant::now() + serve::REPORTS_TIME),
     });
     let placement = served.placement.clone();
     let reports = Reports::new(store, move |uid| placement.read(|placement| placement.node_of(uid).cloned()), metrics);
     let certificates = certificates(&arguments, &signer, &served, &registry);
     let incoming = incoming(&arguments, signer).await?;
     let authenticate: Arc<dyn Authenticate> = tokens;
-    let more = |routes: tonic::service::Routes| routes.add_service(IstioCertificateServiceServer::new(certificates));
+    let more = |routes: tonic::service::Routes| {
+        let certificates = IstioCertificateServiceServer::new(certificates);
+        routes.add_service(certificates.max_decoding_message_size(crate::ca::REQUEST_LIMIT))
+    };
     let mut server = tokio::spawn(serve::serve(incoming, authenticate, (ads, reports), more, watch));
     tracing::info!(listen = %arguments.listen, admin = %arguments.admin, source = %arguments.source, "serving");
 
@@ -98,18 +104,26 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     ended
 }
 
-fn signer(arguments: &Arguments) -> anyhow::Result<Signer> {
-    let root = match (&arguments.ca_cert, &arguments.ca_key) {
-        (Some(certificate), Some(key)) => RootSource::Given { certificate: certificate.clone(), key: key.clone() },
+fn ca_settings(arguments: &Arguments) -> CaSettings {
+    let source = match (&arguments.ca_cert, &arguments.ca_key) {
+        (Some(certificate), Some(key)) => RootSource::Given {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            more_roots: arguments.ca_roots.clone(),
+        },
         _ => RootSource::Own,
     };
-    let lifetime = LeafLifetime::up_to(arguments.certificate_life);
-    Ok(ca::load(&arguments.state_dir, &root, &arguments.trust_domain, lifetime, SystemTime::now())?)
+    CaSettings {
+        state_dir: arguments.state_dir.clone(),
+        source,
+        trust_domain: arguments.trust_domain.clone(),
+        lifetime: LeafLifetime::up_to(arguments.certificate_life),
+    }
 }
 
 fn certificates(
     arguments: &Arguments,
-    signer: &Arc<Signer>,
+    signer: &Reader<Signer>,
     served: &Served,
     registry: &Registry,
 ) -> CertificateService {
@@ -125,7 +139,7 @@ fn certificates(
 }
 
 /// Listens, with a certificate for every name that agents may know this server by.
-async fn incoming(arguments: &Arguments, signer: Arc<Signer>) -> anyhow::Result<Incoming> {
+async fn incoming(arguments: &Arguments, signer: Reader<Signer>) -> anyhow::Result<Incoming> {
     let listener: TcpListener = bind(arguments.listen, "--listen").await?;
     let source = ServingSource::new(signer, &arguments.serving_names(), weft_identity::clock::system())?;
     Ok(Incoming::tls(listener, source))

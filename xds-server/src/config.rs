@@ -15,7 +15,7 @@ use crate::translate::MeshSettings;
 #[command(
     name = "weft-xds-server",
     version,
-    after_help = "Example:\n  weft-xds-server --source dir:/etc/weft/cluster --state-dir /var/lib/weft --node-tokens /etc/weft/node-tokens\n\nThe file of node tokens has one line per node: NODE TOKEN"
+    after_help = "Example:\n  weft-xds-server --source dir:/etc/weft/cluster --state-dir /var/lib/weft --node-tokens /etc/weft/node-tokens\n\nThe file of node tokens has one line per node: NODE TOKEN\n\n`weft-xds-server rotate-root --help`: a new root certificate without a restart"
 )]
 pub struct Arguments {
     /// Where the objects are: `dir:PATH` reads and watches a directory of Kubernetes YAML.
@@ -43,6 +43,10 @@ pub struct Arguments {
     /// Private key (PEM, PKCS#8) of --ca-cert.
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     pub ca_key: Option<PathBuf>,
+    /// More roots (PEM) that peers shall accept beside that of --ca-cert: the next one before it signs, the last one
+    /// after. Like --ca-cert and --ca-key read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub ca_roots: Option<PathBuf>,
     /// The longest life of a workload certificate, and what is given when none is asked for.
     #[arg(long, default_value = "1h", value_parser = duration, value_name = "DURATION")]
     pub certificate_life: Duration,
@@ -98,6 +102,24 @@ impl Arguments {
         names.extend(self.server_names.iter().cloned());
         names
     }
+}
+
+/// Makes the next root certificate of a server that runs on the same state directory.
+///
+/// The server does the rest, without a restart of anything: first every node learns the new root, then it signs, and at last
+/// the old one is forgotten. Each of the two steps takes the longest life of a certificate and a quarter.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "weft-xds-server rotate-root", version)]
+pub struct RotateArguments {
+    /// The state directory of the server.
+    #[arg(long, env = "WEFT_STATE_DIR", default_value = "/var/lib/weft", value_name = "PATH")]
+    pub state_dir: PathBuf,
+    /// Trust domain of the mesh.
+    #[arg(long, env = "TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN, value_name = "DOMAIN")]
+    pub trust_domain: String,
+    /// Only says where a rotation is.
+    #[arg(long)]
+    pub status: bool,
 }
 
 /// Where the objects are.

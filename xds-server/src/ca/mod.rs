@@ -5,13 +5,21 @@
 //!
 //! | module | gives |
 //! |---|---|
-//! | [`root`] | the root's files: made at first start, or given |
+//! | [`root`] | loads the root's files: made at first start, or given |
+//! | [`rotate`] | the steps of a rotation of the root |
+//! | [`keeper`] | watches files and clock while the server runs, and goes from step to step |
 //! | [`policy`] | the decision on one request: pure |
 //! | [`serve`] | `IstioCertificateService` over gRPC |
 
+mod files;
+pub mod keeper;
+mod pair;
 pub mod policy;
 pub mod root;
+pub mod rotate;
 pub mod serve;
 
-pub use root::{RootError, RootSource, load};
-pub use serve::{CaMetrics, CertificateService, Identify, RunsOn};
+pub use files::RootError;
+pub use keeper::{CaSettings, Keeper};
+pub use root::{RootSource, load};
+pub use serve::{CaMetrics, CertificateService, Identify, REQUEST_LIMIT, RunsOn};

@@ -1,17 +1,18 @@
 //! `istio.v1.auth.IstioCertificateService`: asks who calls, decides, signs, counts (`ambient-wire.md` section 10).
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::Instant;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use tonic::{Extensions, Request, Response, Status};
 use weft_identity::clock::SharedClock;
 use weft_identity::signer::Signer;
 use weft_model::{Reason, SpiffeId};
 use weft_runtime::metrics::Registry;
+use weft_runtime::quota::{Allowance, Quota};
+use weft_runtime::shared::Reader;
 use weft_wire::ca::impersonated_identity;
 use weft_wire::proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use weft_wire::proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
@@ -25,10 +26,18 @@ pub type Identify = Arc<dyn Fn(&Extensions) -> Result<Arc<str>, Status> + Send +
 /// Tells whether a pod with the identity runs on the node.
 pub type RunsOn = Arc<dyn Fn(&str, &SpiffeId) -> bool + Send + Sync>;
 
+/// Requests of one node. A node with 500 pods (the most that anybody configures) may start with all of them at once, and
+/// renews each twice an hour afterwards; a signature costs the server a fraction of a millisecond.
+const PER_NODE: Allowance = Allowance { burst: 600, per_second: 20.0 };
+
+/// The largest request: a certificate request with an RSA key of 8192 bits is 4 KiB, ours is half of one.
+pub const REQUEST_LIMIT: usize = 16 * 1024;
+
 /// The service. `IstioCertificateServiceServer::new` of `weft_wire::proto` makes it a tonic service.
 pub struct CertificateService {
-    signer: Arc<Signer>,
+    signer: Reader<Signer>,
     trust_domain: String,
+    quota: Quota<Arc<str>>,
     identify: Identify,
     runs_on: RunsOn,
     clock: SharedClock,
@@ -39,19 +48,23 @@ impl CertificateService {
     /// A service that signs with `signer` for `trust_domain`.
     #[must_use]
     pub fn new(
-        signer: Arc<Signer>,
+        signer: Reader<Signer>,
         trust_domain: &str,
         identify: Identify,
         runs_on: RunsOn,
         clock: SharedClock,
         metrics: CaMetrics,
     ) -> Self {
-        metrics.valid_until(&signer);
-        Self { signer, trust_domain: trust_domain.to_owned(), identify, runs_on, clock, metrics }
+        let (trust_domain, quota) = (trust_domain.to_owned(), Quota::new(PER_NODE));
+        Self { signer, trust_domain, quota, identify, runs_on, clock, metrics }
     }
 
     /// Everything but the transport.
-    fn answer(&self, node: &str, request: &IstioCertificateRequest) -> Result<Vec<String>, Refused> {
+    fn answer(&self, node: &Arc<str>, request: &IstioCertificateRequest) -> Result<Vec<String>, Refused> {
+        if !self.quota.take(node, Instant::now()) {
+            let detail = format!("more than {} certificate requests of the node at once", PER_NODE.burst);
+            return Err(Refused { reason: Reason::Overloaded, detail });
+        }
         let asked = Asked {
             node,
             csr_pem: &request.csr,
@@ -62,6 +75,7 @@ impl CertificateService {
             .map_err(|refusal| Refused { reason: refusal.reason(), detail: refusal.to_string() })?;
         let chain = self
             .signer
+            .load()
             .sign(&granted.request, granted.ttl, self.clock.now())
             .map_err(|error| Refused { reason: error.reason(), detail: error.to_string() })?;
         tracing::debug!(%node, identity = %granted.request.identity(), "certificate issued");
@@ -114,11 +128,10 @@ struct Refusals {
 pub struct CaMetrics {
     issued: Counter,
     refused: Family<Refusals, Counter>,
-    expiry: Gauge,
 }
 
 impl CaMetrics {
-    /// Registers `weft_ca_issued_total`, `weft_ca_refused_total{reason}` and `weft_ca_expiry_timestamp_seconds`.
+    /// Registers `weft_ca_issued_total` and `weft_ca_refused_total{reason}`.
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
         let metrics = Self::default();
@@ -126,18 +139,11 @@ impl CaMetrics {
             registry.register("weft_ca_issued", "Certificates issued to nodes", metrics.issued.clone());
             let help = "Certificate requests refused, by reason";
             registry.register("weft_ca_refused", help, metrics.refused.clone());
-            let help = "When the CA's own certificate expires, seconds since 1970";
-            registry.register("weft_ca_expiry_timestamp_seconds", help, metrics.expiry.clone());
         });
         metrics
     }
 
     fn refused(&self, reason: Reason) {
         self.refused.get_or_create(&Refusals { reason: reason.code() }).inc();
-    }
-
-    fn valid_until(&self, signer: &Signer) {
-        let seconds = signer.validity().not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -16,7 +17,7 @@ use weft_model::Reason;
 use weft_runtime::drain;
 use weft_runtime::shared::Reader;
 use weft_wire::convert::ResourceType;
-use weft_wire::delta::{Acknowledged, Limits};
+use weft_wire::delta::{Acknowledged, Limits, SYNCED};
 use weft_wire::proto::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use weft_wire::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use weft_wire::refusal::refuse;
@@ -41,6 +42,11 @@ const FOREIGN_TYPES: usize = 16;
 /// long as the stream.
 const NAMES_PER_TYPE: usize = 100_000;
 
+/// Bytes of a resource's name and version: cluster, namespace, kind and name have at most 253 each, versions are short.
+const LONGEST_NAME: usize = 2048;
+/// Letters of what a client calls itself: the rest is of no use to anybody.
+const CLIENT_NAME: usize = 128;
+
 /// What the service needs.
 #[derive(Debug, Clone)]
 pub struct AdsSettings {
@@ -54,7 +60,14 @@ pub struct AdsSettings {
     pub drain: drain::Watch,
     /// How much a response may hold.
     pub limits: Limits,
+    /// The state is new: until then the nodes' reports of captured pods may be missing, and whoever held a mesh before keeps
+    /// what it holds. It would take captured pods for plain ones otherwise.
+    pub reports_due: Option<Instant>,
 }
+
+/// How long after a start without state reports may come in: agents come back within 15 s (`weft_wire::delta::BACKOFF`) and
+/// report at once.
+pub const REPORTS_TIME: Duration = Duration::from_secs(20);
 
 /// The discovery service.
 #[derive(Debug, Clone)]
@@ -90,6 +103,7 @@ impl AggregatedDiscoveryService for Ads {
             answers,
             conversation: Conversation::new(self.settings.limits),
             foreign: BTreeSet::new(),
+            waits_until: None,
         };
         // It ends with its stream, with the drain, or when the connection is lost; the drain waits for it.
         tokio::spawn(task.run(request.into_inner()));
@@ -104,6 +118,8 @@ struct StreamTask {
     answers: mpsc::Sender<Answer>,
     conversation: Conversation,
     foreign: BTreeSet<String>,
+    /// Nothing is said before.
+    waits_until: Option<Instant>,
 }
 
 impl StreamTask {
@@ -160,8 +176,12 @@ impl StreamTask {
         let drain = self.settings.drain.clone();
         self.take(first, entry).await?;
         loop {
-            self.tell(&catalog, entry).await?;
+            if self.waits_until.is_none_or(|until| until <= Instant::now()) {
+                self.waits_until = None;
+                self.tell(&catalog, entry).await?;
+            }
             tokio::select! {
+                () = tokio::time::sleep_until(self.waits_until.unwrap_or_else(Instant::now)), if self.waits_until.is_some() => {}
                 request = requests.message() => match request? {
                     Some(request) => self.take(request, entry).await?,
                     None => return Ok(()),
@@ -184,6 +204,10 @@ impl StreamTask {
         if let Some(name) = asked_by_address(kind, &request) {
             let detail = format!("'{name}': look-up by address (XDS_ON_DEMAND) is not served; subscribe to everything");
             return Err(Status::unimplemented(detail));
+        }
+        self.check_held(&request)?;
+        if !request.initial_resource_versions.is_empty() {
+            self.waits_until = self.settings.reports_due;
         }
         let node = &self.caller.node;
         match self.conversation.request(kind, request) {
@@ -208,11 +232,29 @@ impl StreamTask {
         Ok(())
     }
 
+    /// What a client says that it holds is kept as long as its stream: honest ones hold about as much as there is.
+    fn check_held(&self, request: &DeltaDiscoveryRequest) -> Result<(), Status> {
+        let catalog = self.settings.catalog.load();
+        let known: usize = catalog
+            .as_ref()
+            .as_ref()
+            .map_or(0, |catalog| ResourceType::ALL.iter().map(|kind| catalog.len(*kind)).sum());
+        let limit = NAMES_PER_TYPE.max(4 * known);
+        let held = &request.initial_resource_versions;
+        if held.len() <= limit && held.iter().all(|(name, version)| name.len() + version.len() <= LONGEST_NAME) {
+            return Ok(());
+        }
+        let detail = format!("{} resources are said to be held; at most {limit}, with names below 2 KiB", held.len());
+        Err(refuse(Reason::Overloaded, &detail))
+    }
+
     /// Sends what is due.
     async fn tell(&mut self, catalog: &Reader<Option<Catalog>>, entry: &OpenStream) -> Result<(), Status> {
         let version = catalog.load();
         let Some(catalog) = version.as_ref() else { return Ok(()) };
-        for (kind, response) in self.conversation.due(&View::new(catalog, &self.caller)) {
+        for (kind, mut response) in self.conversation.due(&View::new(catalog, &self.caller)) {
+            // There is no catalog before the source was read.
+            response.system_version_info.insert_str(0, SYNCED);
             let count = response.resources.len() + response.removed_resources.len();
             self.settings.metrics.responses.get_or_create(&of(kind)).inc();
             self.settings.metrics.resources.get_or_create(&of(kind)).inc_by(count as u64);
@@ -270,14 +312,13 @@ fn metadata<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
 
 /// Program and version: ours says its version, a stock ztunnel begins its id with its kind and may say Istio's version.
 fn client_name(node: &Node) -> String {
-    if let Some(version) = metadata(node, "WEFT_VERSION") {
-        return format!("weft-node-agent {version}");
-    }
     let kind = node.id.split('~').next().unwrap_or_default();
-    match metadata(node, "ISTIO_VERSION") {
-        Some(version) => format!("{kind} {version}"),
-        None => kind.to_owned(),
-    }
+    let name = match (metadata(node, "WEFT_VERSION"), metadata(node, "ISTIO_VERSION")) {
+        (Some(version), _) => format!("weft-node-agent {version}"),
+        (None, Some(version)) => format!("{kind} {version}"),
+        (None, None) => kind.to_owned(),
+    };
+    name.chars().take(CLIENT_NAME).collect()
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ pub enum CapturedError {
 pub struct CapturedStore {
     path: PathBuf,
     writer: Writer<Captured>,
+    remembers: bool,
 }
 
 impl CapturedStore {
@@ -107,15 +108,22 @@ impl CapturedStore {
     /// It is there and cannot be read.
     pub fn open(directory: &Path) -> Result<(Self, Reader<Captured>), CapturedError> {
         let path = directory.join(FILE);
-        let captured = match std::fs::read(&path) {
+        let (captured, remembers) = match std::fs::read(&path) {
             Ok(text) => {
-                serde_json::from_slice(&text).map_err(|cause| CapturedError::Damaged { path: path.clone(), cause })?
+                let known = serde_json::from_slice(&text);
+                (known.map_err(|cause| CapturedError::Damaged { path: path.clone(), cause })?, true)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Captured::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Captured::default(), false),
             Err(cause) => return Err(CapturedError::Read { path, cause }),
         };
         let (writer, reader) = shared::channel(captured);
-        Ok((Self { path, writer }, reader))
+        Ok((Self { path, writer, remembers }, reader))
+    }
+
+    /// Whether there was a file: without one this is a new mesh, or one whose state was lost.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        self.remembers
     }
 
     /// How many pods all nodes claim.

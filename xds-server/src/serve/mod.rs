@@ -12,7 +12,7 @@ mod report;
 mod router;
 mod tokens;
 
-pub use ads::{Ads, AdsSettings};
+pub use ads::{Ads, AdsSettings, REPORTS_TIME};
 pub use caller::{Authenticate, Caller, caller_of};
 pub use captured::{Captured, CapturedError, CapturedStore};
 pub use conversation::Conversation;

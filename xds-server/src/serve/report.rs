@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 use weft_model::{Reason, Uid};
+use weft_runtime::quota::{Allowance, Quota};
 use weft_wire::proto::node::node_service_server::NodeService;
 use weft_wire::proto::node::{Refused, ReportRequest, ReportResponse};
 use weft_wire::refusal::refuse;
@@ -19,6 +21,12 @@ const PODS_PER_REPORT: usize = 4096;
 /// Bytes of a uid: cluster, namespace and name have at most 253 each.
 const UID_LIMIT: usize = 1024;
 
+/// Largest report: all of them.
+pub(super) const REPORT_LIMIT: usize = PODS_PER_REPORT * (UID_LIMIT + 8);
+/// Reports of one node: each that says something new costs an fsync, for which the others wait. An agent sends one at a time,
+/// when pods come or go, and with every new stream.
+const PER_NODE: Allowance = Allowance { burst: 100, per_second: 10.0 };
+
 /// Where the source says that a pod runs.
 type NodeOf = dyn Fn(&Uid) -> Option<Arc<str>> + Send + Sync;
 
@@ -27,6 +35,7 @@ type NodeOf = dyn Fn(&Uid) -> Option<Arc<str>> + Send + Sync;
 pub struct Reports {
     store: Arc<Mutex<CapturedStore>>,
     node_of: Arc<NodeOf>,
+    quota: Arc<Quota<Arc<str>>>,
     metrics: ServeMetrics,
 }
 
@@ -38,7 +47,8 @@ impl Reports {
         metrics: ServeMetrics,
     ) -> Self {
         metrics.captured.set(i64::try_from(store.count()).unwrap_or(i64::MAX));
-        Self { store: Arc::new(Mutex::new(store)), node_of: Arc::new(node_of), metrics }
+        let (store, quota) = (Arc::new(Mutex::new(store)), Arc::new(Quota::new(PER_NODE)));
+        Self { store, node_of: Arc::new(node_of), quota, metrics }
     }
 }
 
@@ -56,6 +66,10 @@ impl NodeService for Reports {
         if *report.node != *caller.node {
             let detail = format!("the report is for node '{}', but the token is of '{}'", report.node, caller.node);
             return Err(refuse(Reason::WrongNode, &detail));
+        }
+        if !self.quota.take(&caller.node, Instant::now()) {
+            tracing::warn!(node = %caller.node, reason = Reason::Overloaded.code(), "a node reports without end");
+            return Err(refuse(Reason::Overloaded, "the node reports too often"));
         }
         if report.captured.len() > PODS_PER_REPORT || report.captured.iter().any(|uid| uid.len() > UID_LIMIT) {
             return Err(Status::invalid_argument("the report has too many pods, or one with too long a uid"));

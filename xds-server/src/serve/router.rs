@@ -16,7 +16,7 @@ use weft_wire::proto::node::node_service_server::NodeServiceServer;
 
 use super::ads::Ads;
 use super::caller::{Authenticate, intercept};
-use super::report::Reports;
+use super::report::{REPORT_LIMIT, Reports};
 
 /// A PING every 30 s to each node, and 10 s for its answer: what the client does, too (`ambient-wire.md` section 7), so
 /// that both ends find a dead connection within 40 s.
@@ -25,6 +25,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams of one HTTP/2 connection: one discovery stream, and certificate requests (8 at once by `ambient-wire.md`
 /// section 10), and reports.
 const STREAMS_PER_CONNECTION: u32 = 128;
+/// A call must be answered within this, its message read included; for a stream: its beginning. A client that sends its
+/// request byte by byte holds nothing for longer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest request. The first one of a stream names each resource held with its version, some 100 bytes each: enough for
 /// 600,000. Only authenticated nodes get as far as this.
 const REQUEST_LIMIT: usize = 64 * 1024 * 1024;
@@ -51,13 +54,15 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let ads = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(REQUEST_LIMIT);
-    let routes = more(Routes::new(ads).add_service(NodeServiceServer::new(reports)));
+    let routes =
+        more(Routes::new(ads).add_service(NodeServiceServer::new(reports).max_decoding_message_size(REPORT_LIMIT)));
     let interceptor = move |request: Request<()>| intercept(&*authenticate, request);
     let observer = drain.observer();
     let server = Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .timeout(CALL_TIMEOUT)
         .layer(InterceptorLayer::new(interceptor))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async move {

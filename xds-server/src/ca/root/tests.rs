@@ -1,9 +1,12 @@
 //! The root's files: made once, kept secret, refused when anything about them is wrong.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use rstest::rstest;
 use tempfile::TempDir;
+use weft_identity::signer::{DEFAULT_ROOT_TTL, RootMaterial};
 use weft_model::SpiffeId;
 
 use super::*;
@@ -119,7 +122,7 @@ fn a_given_root_is_used_and_must_be_secret() {
     let root = RootMaterial::create("cluster.local", DEFAULT_ROOT_TTL, now()).unwrap();
     fs::write(&certificate, &root.certificate_pem).unwrap();
     fs::write(&key, root.key_pem.as_bytes()).unwrap();
-    let source = RootSource::Given { certificate: certificate.clone(), key: key.clone() };
+    let source = RootSource::Given { certificate: certificate.clone(), key: key.clone(), more_roots: None };
     let state = home.path().join("state");
     let load = || load(&state, &source, "cluster.local", LeafLifetime::default(), now());
     set_mode(&key, 0o644);

@@ -2,189 +2,32 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may die of an assumption")]
 
+mod bench;
+mod faults;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request};
 use weft_identity::clock;
 use weft_identity::control::{
     ControlConnector, ControlRoots, ControlSecurity, Incoming, ServingSource, system_resolver,
 };
 use weft_identity::signer::{DEFAULT_ROOT_TTL, LeafLifetime, RootMaterial, Signer};
-use weft_model::{Change, Mesh, Reason, Resource, Service, Uid, Workload};
-use weft_runtime::metrics::Registry;
-use weft_runtime::shared::{self, Reader, Writer};
-use weft_runtime::{backoff, drain};
-use weft_wire::connect::{Connector, Credentials};
+use weft_model::{Change, Mesh, Reason, Resource, Uid, Workload};
+use weft_runtime::{drain, shared};
+use weft_wire::connect::Connector;
 use weft_wire::convert::ResourceType;
-use weft_wire::delta::{BACKOFF, Batch, DeltaStream, Limits, NodeIdentity, StreamSettings, StreamStatus};
+use weft_wire::delta::{Limits, StreamStatus};
 use weft_wire::proto::discovery::DeltaDiscoveryRequest;
 use weft_wire::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_wire::report::{Report, ReportError, Reported, Reporter};
 use weft_xds_server::catalog::Catalog;
 use weft_xds_server::serve::{Ads, AdsSettings, CapturedStore, NodeTokens, Nodes, Reports, ServeMetrics, serve};
 
-const DEADLINE: Duration = Duration::from_secs(10);
-
-struct Server {
-    address: SocketAddr,
-    catalog: Writer<Option<Catalog>>,
-    nodes: Nodes,
-    registry: Registry,
-    trigger: Option<drain::Trigger>,
-    ended: Option<JoinHandle<()>>,
-    /// Of its own, so that it can be killed with everything in it.
-    runtime: Option<Runtime>,
-}
-
-/// `address` with port 0 takes any; a restarted server takes its predecessor's.
-async fn start(folder: &Path, address: SocketAddr, resources: Option<&[Resource]>, limits: Limits) -> Server {
-    let mut listener = std::net::TcpListener::bind(address);
-    for _ in 0..100 {
-        if listener.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await; // the killed predecessor still closes its socket
-        listener = std::net::TcpListener::bind(address);
-    }
-    let listener = listener.unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    let tokens = folder.join("tokens");
-    std::fs::write(&tokens, "node-1 one\nnode-2 two\n").unwrap();
-    let (trigger, watch) = drain::channel();
-    let (catalog, reader) = shared::channel(resources.map(|resources| Catalog::new().update(resources).0));
-    let (nodes, registry) = (Nodes::new(), Registry::new("test", "0"));
-    let metrics = ServeMetrics::new(&registry);
-    let (store, _) = CapturedStore::open(folder).unwrap();
-    let reports = Reports::new(store, |uid| uid.0.ends_with("/known").then(|| "node-1".into()), metrics.clone());
-    let settings = AdsSettings { catalog: reader, nodes: nodes.clone(), metrics, drain: watch.clone(), limits };
-    let authenticate = Arc::new(NodeTokens::open(&tokens).unwrap());
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let ended = runtime.spawn(async move {
-        let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-        serve(incoming, authenticate, (Ads::new(settings), reports), |routes| routes, watch).await.unwrap();
-    });
-    let (trigger, ended, runtime) = (Some(trigger), Some(ended), Some(runtime));
-    Server { address, catalog, nodes, registry, trigger, ended, runtime }
-}
-
-impl Drop for Server {
-    /// As `kill -9` does: no good-bye.
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Server {
-    fn publish(&mut self, resources: &[Resource]) {
-        self.catalog.update(|catalog| Some(catalog.clone().unwrap_or_default().update(resources).0));
-    }
-
-    fn metric(&self, name: &str) -> u64 {
-        let text = self.registry.encode();
-        let lines = text.lines().filter(|line| line.starts_with(name));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
-    }
-}
-
-struct Client {
-    mesh: Arc<Mutex<Mesh>>,
-    batches: Arc<Mutex<Vec<Batch>>>,
-    status: Reader<StreamStatus>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn credentials(folder: &Path, token: &str) -> Credentials {
-    let path = folder.join(format!("token-{token}"));
-    std::fs::write(&path, token).unwrap();
-    Credentials { token_file: Some(path), ..Credentials::default() }
-}
-
-fn client(folder: &Path, address: SocketAddr, node: &str, token: &str) -> Client {
-    client_by(Connector::tcp(address), folder, node, token)
-}
-
-fn client_by(connector: Connector, folder: &Path, node: &str, token: &str) -> Client {
-    let metadata = BTreeMap::from([("NODE_NAME".to_owned(), node.to_owned())]);
-    let identity = NodeIdentity { id: format!("ztunnel~1.1.1.1~{node}.ns~ns.svc.cluster.local"), metadata };
-    let mut settings = StreamSettings::everything(identity, credentials(folder, token));
-    settings.backoff = backoff::Settings { cap: Duration::from_millis(100), ..BACKOFF };
-    let (stream, status) = DeltaStream::new(connector, settings);
-    let (mesh, batches) = (Arc::new(Mutex::new(Mesh::default())), Arc::new(Mutex::new(Vec::new())));
-    let task = tokio::spawn({
-        let (mesh, batches) = (mesh.clone(), batches.clone());
-        async move {
-            let apply = move |batch: Batch| {
-                let next = mesh.lock().unwrap().apply(batch.changes.clone());
-                *mesh.lock().unwrap() = next;
-                batches.lock().unwrap().push(batch);
-            };
-            match stream.run(apply).await {}
-        }
-    });
-    Client { mesh, batches, status, task }
-}
-
-impl Client {
-    async fn status(&mut self, accept: impl FnMut(&StreamStatus) -> bool) -> Arc<StreamStatus> {
-        let wait = tokio::time::timeout(DEADLINE, self.status.wait_until(accept));
-        match wait.await {
-            Ok(status) => status.unwrap(),
-            Err(_) => panic!("still {:?}", self.status.load()),
-        }
-    }
-
-    async fn names(&mut self, expected: &[&str]) {
-        let names = |mesh: &Mesh| {
-            let workloads = mesh.workloads().map(|workload| workload.uid.to_string());
-            workloads.chain(mesh.services().map(|service| service.key.to_string())).collect::<BTreeSet<_>>()
-        };
-        let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
-        until(|| names(&self.mesh.lock().unwrap()) == expected).await;
-    }
-
-    fn changes(&self) -> Vec<Change> {
-        self.batches.lock().unwrap().iter().flat_map(|batch| batch.changes.clone()).collect()
-    }
-}
-
-async fn until(mut condition: impl FnMut() -> bool) {
-    let end = tokio::time::Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(tokio::time::Instant::now() < end, "not within {DEADLINE:?}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
-
-fn workload(name: &str, node: &str) -> Resource {
-    let mut workload = Workload::named("c", "ns", name);
-    workload.node = node.into();
-    Resource::Workload(workload)
-}
-
-fn service(hostname: &str) -> Resource {
-    Resource::Service(Service::named("ns", "short", hostname))
-}
+use bench::{DEADLINE, any_port, client, client_by, credentials, service, start, until, workload};
 
 #[tokio::test]
 async fn subscribes_is_updated_and_told_of_removals_on_two_nodes() {
@@ -434,13 +277,20 @@ async fn over_tls_as_the_program_wires_it() {
     std::fs::write(folder.path().join("tokens"), "node-1 one\n").unwrap();
     let listener = TcpListener::bind(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let source = ServingSource::new(Arc::new(signer), &[address.ip().to_string()], clock::system()).unwrap();
+    let source = ServingSource::new(shared::channel(signer).1, &[address.ip().to_string()], clock::system()).unwrap();
     let (_trigger, watch) = drain::channel();
     let (_writer, catalog) = shared::channel(Some(Catalog::new().update(&[workload("a", "n")]).0));
     let (store, _) = CapturedStore::open(folder.path()).unwrap();
     let (metrics, limits) = (ServeMetrics::default(), Limits::default());
     let reports = Reports::new(store, |_| None, metrics.clone());
-    let ads = Ads::new(AdsSettings { catalog, nodes: Nodes::new(), metrics, drain: watch.clone(), limits });
+    let ads = Ads::new(AdsSettings {
+        catalog,
+        nodes: Nodes::new(),
+        metrics,
+        drain: watch.clone(),
+        limits,
+        reports_due: None,
+    });
     let authenticate = Arc::new(NodeTokens::open(&folder.path().join("tokens")).unwrap());
     let incoming = Incoming::tls(listener, source);
     tokio::spawn(serve(incoming, authenticate, (ads, reports), |routes| routes, watch));
