@@ -3,11 +3,13 @@
 
 mod certificates;
 mod ejections;
+mod metrics;
 mod plane;
 mod proxy_half;
 mod report;
 mod resolve;
 mod sections;
+mod trust;
 
 pub use certificates::Certificates;
 pub use plane::ControlPlane;

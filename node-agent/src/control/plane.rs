@@ -1,8 +1,8 @@
 //! Settings as the clients of the control plane want them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use weft_identity::control::{ControlConnector, ControlRoots, ControlSecurity};
+use weft_identity::control::{ControlConnector, ControlRoots, ControlSecurity, LearntRoots};
 use weft_wire::connect::{Connector, Credentials};
 use weft_wire::delta::{NodeIdentity, StreamSettings};
 
@@ -20,6 +20,10 @@ pub struct ControlPlane {
     pub credentials: Credentials,
     /// Who we say that we are.
     pub node: NodeIdentity,
+    /// The roots that the CA gives: what both are believed by, too.
+    pub learnt: LearntRoots,
+    /// The files with the roots of both.
+    pub root_files: Vec<PathBuf>,
 }
 
 /// The settings do not make sense together.
@@ -44,19 +48,28 @@ impl ControlPlane {
     /// # Errors
     /// When an address is unusable.
     pub fn new(options: &ControlPlaneOptions, node: &str) -> Result<Self, PlaneError> {
-        let discovery = connector(options, &options.xds_address, options.xds_server_name.as_deref(), &options.roots)?;
-        let authority = connector(
-            options,
-            options.ca_address.as_ref().unwrap_or(&options.xds_address),
-            options.ca_server_name.as_deref().or(options.xds_server_name.as_deref()),
-            options.ca_roots.as_deref().unwrap_or(&options.roots),
-        )?;
+        let learnt = LearntRoots::default();
+        let ca_roots = options.ca_roots.as_ref().unwrap_or(&options.roots);
+        let discovery = Target {
+            endpoint: &options.xds_address,
+            server_name: options.xds_server_name.as_deref(),
+            roots: &options.roots,
+        };
+        let authority = Target {
+            endpoint: options.ca_address.as_ref().unwrap_or(&options.xds_address),
+            server_name: options.ca_server_name.as_deref().or(options.xds_server_name.as_deref()),
+            roots: ca_roots,
+        };
+        let (discovery, authority) =
+            (connector(options, &discovery, &learnt)?, connector(options, &authority, &learnt)?);
+        let root_files = vec![options.roots.clone(), ca_roots.clone()];
         let credentials = Credentials {
             token_file: Some(options.token_file.clone()),
             cluster: options.cluster.clone(),
             headers: options.headers.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect(),
         };
-        Ok(Self { discovery, authority, credentials, node: node_identity(options, node) })
+        let node = node_identity(options, node);
+        Ok(Self { discovery, authority, credentials, node, learnt, root_files })
     }
 
     /// Settings of the discovery stream.
@@ -66,12 +79,19 @@ impl ControlPlane {
     }
 }
 
+/// One of the two servers.
+struct Target<'a> {
+    endpoint: &'a Endpoint,
+    server_name: Option<&'a str>,
+    roots: &'a Path,
+}
+
 fn connector(
     options: &ControlPlaneOptions,
-    endpoint: &Endpoint,
-    server_name: Option<&str>,
-    roots: &Path,
+    target: &Target<'_>,
+    learnt: &LearntRoots,
 ) -> Result<Connector, PlaneError> {
+    let Target { endpoint, server_name, roots } = *target;
     let address = endpoint.to_string();
     let origin = http::Uri::builder().scheme("https").authority(address.as_str()).path_and_query("/").build();
     let origin = origin.map_err(|cause| PlaneError::Address { address, cause })?;
@@ -85,7 +105,8 @@ fn connector(
         };
         ControlSecurity::Tls { roots, server_name: server_name.map(ToOwned::to_owned) }
     };
-    Ok(ControlConnector::new(security, resolver(&endpoint.host)?).into_wire(origin))
+    let connector = ControlConnector::new(security, resolver(&endpoint.host)?).with_learnt(learnt.clone());
+    Ok(connector.into_wire(origin))
 }
 
 /// `ztunnel~IP~POD.NAMESPACE~NAMESPACE.svc.DOMAIN`: the first word is how istiod learns what kind of proxy it serves

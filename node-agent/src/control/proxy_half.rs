@@ -34,9 +34,11 @@ use weft_wire::report::Reporter;
 
 use super::certificates::Certificates;
 use super::ejections::EjectionMetrics;
+use super::metrics::PlaneMetrics;
 use super::plane::ControlPlane;
 use super::report::report;
 use super::sections::{Sources, register};
+use super::trust::keep_trust;
 use crate::config::{CommonOptions, ProxyOptions};
 use crate::dispatch::{Dispatcher, SocketQuestion, ask_through, nobody_served};
 use crate::environment::{Environment, ProxySettings, local_address};
@@ -88,6 +90,7 @@ pub async fn run_proxy(
         StoreMetrics::new(&registry),
     );
     tasks.spawn_local(driver.run());
+    follow_plane(&mut tasks, &registry, &store, &plane, &status);
 
     let (telemetry, lines) = Telemetry::new();
     registry.register(|registry| registry.register_collector(Box::new(telemetry.clone())));
@@ -184,6 +187,18 @@ fn node_info(common: &CommonOptions, options: &ProxyOptions) -> NodeInfo {
         cluster: options.control_plane.cluster.as_str().into(),
         trust_domain: options.control_plane.trust_domain.as_str().into(),
     }
+}
+
+/// What follows from the state of the stream, and what is counted of it.
+fn follow_plane(
+    tasks: &mut JoinSet<()>,
+    registry: &Registry,
+    store: &Store,
+    plane: &ControlPlane,
+    status: &Reader<StreamStatus>,
+) {
+    tasks.spawn_local(keep_trust(store.clone(), plane.learnt.clone(), plane.root_files.clone(), status.clone()));
+    registry.register(|registry| registry.register_collector(Box::new(PlaneMetrics(status.clone()))));
 }
 
 type Workers = (Vec<Thread<()>>, Vec<mpsc::UnboundedSender<WorkerCommand>>);

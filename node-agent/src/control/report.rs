@@ -41,7 +41,8 @@ pub(super) async fn report(
                 }
                 tokio::select! {
                     changed = served.changed() => if changed.is_err() { return },
-                    anew = stream.wait_until(|status| status.streams != streams && status.connected) => {
+                    anew = stream.wait_until(|status| status.streams != streams) => {
+                        // Not only when it was answered: a server without its state waits for reports before it does.
                         if anew.is_err() { return }
                     }
                 }

@@ -2,8 +2,10 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -12,8 +14,9 @@ use tokio_util::task::TaskTracker;
 use weft_hbone::connect::DecodeError;
 use weft_hbone::relay::relay_tunnel;
 use weft_hbone::{ConnectHead, Incoming, Malformed, Refusal, ServerConnection, server};
+use weft_identity::certificate::peer_not_after;
 use weft_identity::tls::{ServerStream, accept};
-use weft_model::{NetworkAddress, Reason, Workload};
+use weft_model::{NetworkAddress, Reason, SpiffeId, Workload};
 
 use super::admit::{Caller, admit_tunnel};
 use super::check::check;
@@ -23,6 +26,7 @@ use crate::worker::address::canonical;
 use crate::worker::connections::Live;
 use crate::worker::describe::baggage_of;
 use crate::worker::failure::Failure;
+use crate::worker::lifetimes::until;
 use crate::worker::own::own_workload;
 use crate::worker::pod_load::Way;
 use crate::worker::set_up::SetUp;
@@ -50,7 +54,7 @@ pub async fn serve_tunnels(
         greeted = Box::pin(greet(&shard, &pod, stream)) => greeted,
         () = pod.gone.cancelled() => return,
     };
-    let (connection, identity) = match greeted {
+    let Greeted { connection, identity, ends } = match greeted {
         Ok(greeted) => greeted,
         Err(failure) => return refuse_connection(&shard, &pod, client, arrived_at, failure),
     };
@@ -65,7 +69,7 @@ pub async fn serve_tunnels(
             refuse_connection(&shard, &pod, client, arrived_at, failure);
         }
     };
-    drive(&pod, connection, take).await;
+    drive(&pod, connection, ends, take).await;
 }
 
 fn reason_of(malformed: &Malformed) -> Reason {
@@ -85,7 +89,13 @@ fn refuse_connection(shard: &Shard, pod: &Pod, client: SocketAddr, arrived_at: S
     shard.telemetry.refused(record);
 }
 
-type Greeted = (ServerConnection<ServerStream<TcpStream>>, weft_model::SpiffeId);
+struct Greeted {
+    connection: ServerConnection<ServerStream<TcpStream>>,
+    /// Who it is.
+    identity: SpiffeId,
+    /// The last moment of the certificates of both sides.
+    ends: Option<SystemTime>,
+}
 
 /// TLS and HTTP/2, both within one deadline: a silent peer is not waited for.
 async fn greet(shard: &Shard, pod: &Pod, stream: TcpStream) -> Result<Greeted, Failure> {
@@ -97,16 +107,24 @@ async fn greet(shard: &Shard, pod: &Pod, stream: TcpStream) -> Result<Greeted, F
     let silent = |_| Failure::new(Reason::TlsFailed, "the client did not finish the handshake in time");
     let accepted = timeout_at(deadline, accept(stream, config)).await.map_err(silent)?;
     let (stream, peer) = accepted.map_err(|error| Failure::new(error.reason(), error))?;
+    let ends = [peer_not_after(stream.get_ref().1), shard.tls.not_after(&pod.served.identity)];
     let connection = timeout_at(deadline, server::handshake(stream, &settings.tunnel)).await.map_err(silent)?;
-    Ok((connection.map_err(|end| Failure::new(Reason::TunnelFailed, end))?, peer))
+    let connection = connection.map_err(|end| Failure::new(Reason::TunnelFailed, end))?;
+    Ok(Greeted { connection, identity: peer, ends: ends.into_iter().flatten().min() })
 }
 
-/// Moves the connection to its end: in order when the pod takes nothing new, at once when it is gone.
-async fn drive<Io>(pod: &Pod, mut connection: ServerConnection<Io>, take: impl Fn(Result<Incoming, Malformed>))
-where
+/// Moves the connection to its end: in order when the pod takes nothing new or a certificate has ended, at once when the
+/// pod is gone.
+async fn drive<Io>(
+    pod: &Pod,
+    mut connection: ServerConnection<Io>,
+    ends: Option<SystemTime>,
+    take: impl Fn(Result<Incoming, Malformed>),
+) where
     Io: AsyncBufRead + AsyncWrite + Unpin,
 {
     let mut draining = false;
+    let mut ended = pin!(until(ends.unwrap_or(SystemTime::UNIX_EPOCH)));
     loop {
         tokio::select! {
             incoming = connection.accept() => match incoming {
@@ -114,6 +132,10 @@ where
                 None => return,
             },
             () = pod.retired.cancelled(), if !draining => {
+                connection.drain();
+                draining = true;
+            }
+            () = &mut ended, if !draining && ends.is_some() => {
                 connection.drain();
                 draining = true;
             }

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 use weft_identity::Credentials;
@@ -88,6 +89,12 @@ impl TlsConfigs {
         let credentials = self.credentials(identity, deadline).await?;
         let key = (identity.clone(), peers.clone());
         cached(&self.clients, key, &credentials, || client_config(&credentials, peers))
+    }
+
+    /// The last moment of the certificate that an identity has now.
+    #[must_use]
+    pub fn not_after(&self, identity: &SpiffeId) -> Option<SystemTime> {
+        self.source.current(identity).map(|credentials| credentials.validity().not_after)
     }
 
     async fn credentials(&self, identity: &SpiffeId, deadline: Instant) -> Result<Arc<Credentials>, CredentialsError> {

@@ -11,6 +11,7 @@
 //! | [`connections`], [`recheck`] | the table of live connections; which of them a change concerns |
 //! | [`sockets`] | dial sockets from inside the pods, and the options of every socket |
 //! | [`credentials`], [`tunnels`] | TLS configurations; how the pool gets its encrypted connections |
+//! | [`lifetimes`] | until when those take new tunnels |
 //! | [`served`], [`own`], [`gateway`], [`address`] | a pod as it is served; who it is in the mesh |
 //! | [`health`] | endpoints, peers and nodes that are left out for a while |
 //! | [`failure`], [`describe`] | a refusal and its reason; words for baggage |
@@ -26,6 +27,7 @@ pub mod failure;
 pub mod gate;
 pub mod gateway;
 pub mod health;
+pub mod lifetimes;
 pub mod limits;
 pub mod load;
 pub mod own;

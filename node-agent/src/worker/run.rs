@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -172,10 +172,7 @@ impl Worker {
                     checked_at = Instant::now();
                     recheck_at = self.recheck(checked_at);
                 }
-                _ = progress.tick() => {
-                    self.shard.connections.report_progress();
-                    self.shard.environment.health.tidy();
-                }
+                _ = progress.tick() => self.now_and_then(),
                 () = self.tasks.wait(), if drain.is_some() => break,
                 () = sleep_until(drain.unwrap_or(checked_at)), if drain.is_some() => break,
                 _ = &mut self.pool => {
@@ -196,6 +193,20 @@ impl Worker {
             tracing::info!(cut = done.cut, "connections cut: a policy or label changed");
         }
         done.waiting.then(|| now + wait)
+    }
+
+    /// What is looked at every [`PROGRESS`].
+    fn now_and_then(&self) {
+        let Shard { connections, pool, lifetimes, environment, .. } = &*self.shard;
+        connections.report_progress();
+        environment.health.tidy();
+        // Before the peer says so: a tunnel that it refuses meanwhile would be tried once more.
+        let over = lifetimes.over(SystemTime::now(), PROGRESS);
+        if !over.is_empty() {
+            tracing::debug!(keys = over.len(), "certificates of tunnel connections end: new tunnels go to new ones");
+            pool.retire_where(|key| over.contains(key));
+        }
+        lifetimes.tidy(|| pool.counts().into_iter().map(|one| one.key).collect());
     }
 
     fn obey(&mut self, command: WorkerCommand) -> Next {

@@ -15,6 +15,7 @@ use crate::handover::PodInfo;
 use crate::telemetry::WorkerTelemetry;
 use crate::worker::connections::Connections;
 use crate::worker::credentials::TlsConfigs;
+use crate::worker::lifetimes::Lifetimes;
 use crate::worker::own::own_workload;
 use crate::worker::reserve::Reserve;
 use crate::worker::served::ServedPod;
@@ -37,6 +38,8 @@ pub struct Shard {
     pub tls: TlsConfigs,
     /// Tunnels that go out.
     pub pool: Pool<TunnelKey, TunnelDialError>,
+    /// Until when those take new ones.
+    pub lifetimes: Rc<Lifetimes<TunnelKey>>,
     /// The read buffer.
     pub buffers: Buffers,
     /// Counters and log.
@@ -75,9 +78,11 @@ impl Shard {
     ) -> (Rc<Self>, PoolDriver<TunnelKey, TunnelDialer>) {
         let sockets = Rc::new(Sockets::new(ask).up_to(environment.settings.limits.descriptors_for_all()));
         let tls = TlsConfigs::new(environment.credentials.clone());
+        let lifetimes = Rc::new(Lifetimes::default());
         let dialer = TunnelDialer {
             sockets: sockets.clone(),
             tls: tls.clone(),
+            lifetimes: lifetimes.clone(),
             settings: environment.settings.clone(),
             peers: PeerWatch {
                 health: environment.health.clone(),
@@ -91,6 +96,7 @@ impl Shard {
             connections: Connections::new(telemetry.clone(), environment.settings.limits.budget.clone()),
             tls,
             pool,
+            lifetimes,
             buffers: Buffers::new(),
             telemetry,
             latest_mesh: RefCell::new(environment.mesh.cached()),

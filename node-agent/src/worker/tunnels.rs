@@ -13,6 +13,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use weft_hbone::{ConnectionEnd, Dial, DialFailure, OpenError, PoolError, StreamError};
+use weft_identity::certificate::peer_not_after;
 use weft_identity::tls::ClientConfig;
 use weft_model::ejection::{Fault, Subject};
 use weft_model::{Mesh, NetworkAddress, Reason, SpiffeId};
@@ -22,6 +23,7 @@ use crate::environment::ProxySettings;
 use crate::pods::PodUid;
 use crate::worker::credentials::TlsConfigs;
 use crate::worker::health::EndpointHealth;
+use crate::worker::lifetimes::Lifetimes;
 use crate::worker::sockets::{DialSocket, Sockets, family_of};
 
 /// What two tunnels must have in common to share a connection. The pod is part of it because the connection lives in that
@@ -62,6 +64,8 @@ pub struct TunnelDialer {
     pub sockets: Rc<Sockets>,
     /// TLS by identity.
     pub tls: TlsConfigs,
+    /// Until when what is made may be used.
+    pub lifetimes: Rc<Lifetimes<TunnelKey>>,
     /// Numbers.
     pub settings: Arc<ProxySettings>,
     /// Where failures of peers are told.
@@ -98,6 +102,14 @@ impl PeerWatch {
 }
 
 impl TunnelDialer {
+    /// The connection takes new tunnels until the first of the certificates of both ends is over.
+    fn note_lifetime(&self, key: &TunnelKey, stream: &<Self as Dial<TunnelKey>>::Io) {
+        let ends = [peer_not_after(stream.get_ref().1), self.tls.not_after(&key.source)];
+        if let Some(end) = ends.into_iter().flatten().min() {
+            self.lifetimes.made(key, end);
+        }
+    }
+
     async fn tcp(&self, socket: DialSocket, to: SocketAddr) -> Result<TcpStream, TunnelDialError> {
         let failed = |reason, detail: String| TunnelDialError { reason, detail };
         match timeout(self.settings.tunnel_connect_timeout, socket.connect(to)).await {
@@ -171,7 +183,10 @@ impl Dial<TunnelKey> for TunnelDialer {
         })?;
         let tunnel = self.tls(stream, config, (hop, begun)).await;
         match &tunnel {
-            Ok(_) => self.peers.answered(hop),
+            Ok(stream) => {
+                self.peers.answered(hop);
+                self.note_lifetime(key, stream);
+            }
             Err(_) => self.peers.failed(hop, Fault::Failed, false, begun),
         }
         tunnel

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
+mod certificates;
 #[path = "../common/issuer.rs"]
 mod issuer;
 mod limits;
@@ -48,7 +49,10 @@ struct Pair {
 
 /// `web` on one node, `cart` on another, behind a VIP.
 fn two_nodes() -> Pair {
-    let mut world = World::new();
+    two_nodes_of(World::new())
+}
+
+fn two_nodes_of(mut world: World) -> Pair {
     let (web_pod, cart_pod) = (world.workload("web", WEB), world.workload("cart1", CART));
     let service = world.cart(VIP);
     world.apply([

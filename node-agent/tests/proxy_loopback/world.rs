@@ -43,7 +43,7 @@ pub(crate) struct World {
     net: [u8; 2],
     mesh: Writer<Mesh>,
     reader: Reader<Mesh>,
-    issuer: Arc<Issuer>,
+    pub(crate) issuer: Arc<Issuer>,
     telemetry: Telemetry,
     records: Lines,
     seen: Vec<ConnectionRecord>,
@@ -62,10 +62,15 @@ pub(crate) struct Agent {
 impl World {
     /// A world on a loopback network of its own, so that tests run beside each other.
     pub(crate) fn new() -> Self {
+        Self::with_issuer(Issuer::new())
+    }
+
+    /// As [`World::new`], with certificates of another kind.
+    pub(crate) fn with_issuer(issuer: Issuer) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let process = 10 + u8::try_from(std::process::id() % 200).unwrap();
         let net = [process, NEXT.fetch_add(1, Ordering::Relaxed)];
-        let issuer = Arc::new(Issuer::new());
+        let issuer = Arc::new(issuer);
         let (mesh, reader) = channel(Mesh::default());
         let (telemetry, records) = Telemetry::new();
         Self { net, mesh, reader, issuer, telemetry, records, seen: Vec::new(), limits: Limits::default() }
