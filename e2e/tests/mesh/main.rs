@@ -9,6 +9,7 @@ mod ask;
 mod checks;
 mod world;
 
+mod control_plane;
 mod endpoints;
 mod ends;
 mod enrol;

@@ -23,13 +23,13 @@ const FAR_DENY: &str = "  targetRefs: [{group: \"\", kind: Pod, selector: {match
 const ABSENT: Duration = Duration::from_millis(700);
 
 /// New connections over IPv4, kept ones over IPv6.
-struct Loads {
+pub(crate) struct Loads {
     new: Load,
     kept: Load,
 }
 
 impl Loads {
-    fn start(from: &Pod, to: Virtual) -> Result<Self> {
+    pub(crate) fn start(from: &Pod, to: Virtual) -> Result<Self> {
         let load = |v6, new_connections| {
             let (target, text) = (to.at(v6, 80), MARKER.to_owned());
             Load::start(&from.netns, LoadPlan { target, rate: 40, new_connections, patience: SOON, text })
@@ -40,7 +40,7 @@ impl Loads {
     }
 
     /// Both are answered from now on.
-    fn go_on(&self) -> Result<()> {
+    pub(crate) fn go_on(&self) -> Result<()> {
         self.new.wait_more(10, SOON)?;
         self.kept.wait_more(10, SOON)
     }
@@ -49,7 +49,7 @@ impl Loads {
         (self.new.stop(), self.kept.stop())
     }
 
-    fn end_clean(self) -> Result<()> {
+    pub(crate) fn end_clean(self) -> Result<()> {
         let (new, kept) = self.end();
         new.assert_clean().context("new connections")?;
         kept.assert_clean().context("kept connections")
