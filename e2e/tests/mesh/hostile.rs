@@ -52,8 +52,10 @@ fn strangers_at_the_tunnel_port_get_nowhere() {
             let answer = ask(&cast, &authority.issue(CLIENT)?, target)?;
             ensure!(answer == Answer::Refused, "{target}: {answer:?}");
         }
-        ensure!(!world.refusals(2, "wrong-destination")?.is_empty(), "no refusal is known");
-        Ok(())
+        wait::eventually(SOON, "the refusal", || {
+            ensure!(!world.refusals(2, "wrong-destination")?.is_empty(), "no refusal is known");
+            anyhow::Ok(())
+        })
     });
     checks.check("a port of the mesh itself is refused", || {
         for port in [15001, 15006, HBONE] {

@@ -129,9 +129,11 @@ fn live_connections_are_judged_again() {
         cut_by(&cast, || world.cluster.change_pod("far", |plan| plan.labels.push(("tier".into(), "locked".into()))))
     });
     checks.check("what was cut is logged as policy-changed", || {
-        let reasons = world.refusals(2, "policy-changed")?;
-        ensure!(reasons.len() >= 6, "{reasons:?}");
-        Ok(())
+        wait::eventually(SOON, "the reasons", || {
+            let reasons = world.refusals(2, "policy-changed")?;
+            ensure!(reasons.len() >= 6, "{reasons:?}");
+            anyhow::Ok(())
+        })
     });
     checks.end(&world);
 }
