@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use weft_runtime::readiness::Guard;
 use weft_runtime::shared::{Reader, Writer, channel};
 
@@ -59,6 +60,7 @@ pub struct Dispatcher<O> {
     /// Pods that the current conversation has named.
     named: HashSet<PodUid>,
     reported: HashMap<PodUid, u64>,
+    draining: bool,
     /// Why the capture half is away, as it was logged.
     away: Option<String>,
     /// Dropped when the capture half has named every pod for the first time.
@@ -81,7 +83,8 @@ impl<O: PodObserver> Dispatcher<O> {
         observer: O,
     ) -> Self {
         let (asked, named, reported) = (HashMap::new(), HashSet::new(), HashMap::new());
-        Self { node, workers, handover, served, observer, asked, named, reported, away: None, first_snapshot: None }
+        let (draining, away, first_snapshot) = (false, None, None);
+        Self { node, workers, handover, served, observer, asked, named, reported, draining, away, first_snapshot }
     }
 
     /// The program is not ready before the capture half has named every pod once.
@@ -90,11 +93,12 @@ impl<O: PodObserver> Dispatcher<O> {
         Self { first_snapshot: Some(guard), ..self }
     }
 
-    /// Dispatches until the conversation with the capture half is over for good.
+    /// Dispatches until the conversation with the capture half is over for good. `draining`: the proxy takes nothing new.
     pub async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
         mut questions: mpsc::UnboundedReceiver<SocketQuestion>,
+        draining: CancellationToken,
     ) {
         let mut count = interval(COUNT_EVERY);
         count.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,6 +109,10 @@ impl<O: PodObserver> Dispatcher<O> {
                     None => return,
                 },
                 Some(question) = questions.recv() => self.ask(question),
+                () = draining.cancelled(), if !self.draining => {
+                    self.draining = true;
+                    self.handover.draining();
+                }
                 _ = count.tick() => self.report(),
             }
         }
@@ -139,7 +147,12 @@ impl<O: PodObserver> Dispatcher<O> {
                 let Some(worker) = self.workers.get(worker.unwrap_or_default()) else { return };
                 send(worker, WorkerCommand::Sockets { uid, family, sockets });
             }
-            Event::Retire => self.workers.iter().for_each(|worker| send(worker, WorkerCommand::Retire)),
+            Event::Retire => {
+                tracing::info!("a newer proxy has taken every pod; finishing what is here");
+                self.served.update(Served::retired);
+                self.workers.iter().for_each(|worker| send(worker, WorkerCommand::Retire));
+            }
+            Event::Condition(condition) => self.served.update(|served| served.in_condition(condition)),
             Event::Disconnected { reason } => {
                 // Said again only when it is news: the client tries every two seconds for as long as it takes.
                 if self.away.as_ref() != Some(&reason) {
@@ -200,7 +213,9 @@ impl<O: PodObserver> Dispatcher<O> {
         let SocketQuestion { worker, uid, family, count } = question;
         // A capture half that has just started does not know the pod yet and would say that it is not there. The worker
         // asks again when the pod is named.
-        if !self.named.contains(&uid) {
+        // To one that takes nothing new it names none.
+        let names = !self.draining && !self.served.load().is_retired();
+        if names && !self.named.contains(&uid) {
             return;
         }
         self.handover.want_sockets(&uid, family, count);

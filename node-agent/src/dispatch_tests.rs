@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use weft_runtime::shared::Reader;
 
 use super::dispatch::{Dispatcher, PodObserver, SocketQuestion, ask_through, nobody_served};
@@ -47,7 +48,7 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let (capture, channel) = Channel::pair().unwrap();
-        let (events, handle) = HandoverClient::over(channel, Hello { workers: 2, node: "node-a".into() });
+        let (events, handle) = HandoverClient::over(channel, Hello { workers: 2, node: "node-a".into(), born: 0 });
         let (writer, served) = nobody_served();
         let observed = Log::default();
         let (commands, workers): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::unbounded_channel()).unzip();
@@ -59,7 +60,7 @@ impl Scene {
         };
         let dispatcher = Dispatcher::new(Arc::new(node), commands, handle, writer, Notes(observed.clone()));
         let (questions, asked) = mpsc::unbounded_channel();
-        tokio::task::spawn_local(dispatcher.run(events, asked));
+        tokio::task::spawn_local(dispatcher.run(events, asked, CancellationToken::new()));
         let scene = Self { capture, workers, questions, served, observed };
         assert!(matches!(scene.hear().await, ToCapture::Hello(_)));
         scene

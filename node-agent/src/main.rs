@@ -16,9 +16,9 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().half {
         Half::Capture { common, capture } => run_capture(&common, &capture),
         Half::Proxy { common, proxy } => run_proxy(common, *proxy),
-        Half::Run { common, capture, proxy, only } => match only {
+        Half::Run { common, capture, proxy, only, say_ready } => match only {
             Some(OneHalf::Capture) => run_capture_of_both(&common, capture, &proxy),
-            Some(OneHalf::Proxy) => run_proxy_of_both(common, *proxy),
+            Some(OneHalf::Proxy) => run_proxy_of_both(common, ProxyOptions { say_ready, ..*proxy }),
             None => run_both(&common, &proxy),
         },
     };

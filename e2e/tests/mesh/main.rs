@@ -21,3 +21,4 @@ mod policy;
 mod programs;
 mod reach;
 mod show;
+mod upgrade;

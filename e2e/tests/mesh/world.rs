@@ -157,6 +157,12 @@ impl World {
         Ok(())
     }
 
+    /// As [`World::start`], with agents on these nodes only.
+    pub(crate) fn start_on(&mut self, nodes: &[u8], extra: &Extra) -> Result<()> {
+        self.mesh = Some(Deployment::start_on(&self.cluster, nodes, extra)?);
+        Ok(())
+    }
+
     /// The programs.
     pub(crate) fn mesh(&mut self) -> &mut Deployment {
         self.mesh.as_mut().expect("the programs were started")

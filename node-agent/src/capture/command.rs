@@ -13,6 +13,7 @@ use weft_runtime::signals::Signals;
 use super::{
     privileges::{self, PrivilegeError},
     serve::{CaptureFailure, CaptureSettings, serve},
+    settings::OnFailure,
     source::DirectorySource,
     status::StatusHandle,
 };
@@ -21,6 +22,9 @@ use crate::{
     limits,
     pods::roster::ReleasePatience,
 };
+
+/// The user that the proxy half becomes when started as root: nobody's, as the default of its --run-as.
+const PROXY_UID: u32 = 65534;
 
 /// Settings of the capture half.
 #[derive(Args, Clone, Debug)]
@@ -31,7 +35,8 @@ pub struct CaptureOptions {
     /// Permissions of that socket, octal.
     #[arg(long, default_value = "660", value_parser = octal, value_name = "MODE")]
     pub handover_mode: u32,
-    /// User (and owner of the socket) that the proxy half runs as; default: this process's own user.
+    /// User (and owner of the socket) that the proxy half runs as. Default: 65534 when started as root, which is what
+    /// the proxy half becomes then (its --run-as); else this process's own user.
     #[arg(long, value_name = "UID")]
     pub proxy_uid: Option<u32>,
     /// Lock file of the iptables programs.
@@ -47,7 +52,7 @@ pub struct CaptureOptions {
     /// come in directly, and a leaving pod's calls are still captured.
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub settle: Duration,
-    /// How long a pod that leaves keeps serving, at least.
+    /// How long a pod that leaves keeps serving, at least; not less than a second more than --settle.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub release_grace: Duration,
     /// After this a leaving pod's relayed connections are cut.
@@ -56,6 +61,9 @@ pub struct CaptureOptions {
     /// Time between two audits of a pod; at least a second.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub audit_interval: Duration,
+    /// What becomes of a permissive pod that is selected and cannot be captured. Strict ones are always closed.
+    #[arg(long, value_enum, default_value = "close")]
+    pub on_capture_failure: OnFailure,
     /// Take all rules away when told to end. Without it they stay, and pods are closed until the capture half is back.
     #[arg(long)]
     pub release_on_exit: bool,
@@ -64,12 +72,13 @@ pub struct CaptureOptions {
 impl CaptureOptions {
     fn settings(&self, node: &str, handover: &Path) -> CaptureSettings {
         let own = nix::unistd::geteuid().as_raw();
+        let proxy = self.proxy_uid.unwrap_or(if own == 0 { PROXY_UID } else { own });
         // Root may look in with a tool of its own; everybody else is the proxy or nobody.
-        let allowed = vec![own, self.proxy_uid.unwrap_or(own)];
+        let allowed = vec![own, proxy];
         let handover = HandoverSettings {
             path: handover.to_path_buf(),
             mode: self.handover_mode,
-            owner: self.proxy_uid.filter(|uid| *uid != own).map(|uid| (uid, uid)),
+            owner: (proxy != own).then_some((proxy, proxy)),
             allowed,
         };
         CaptureSettings {
@@ -79,6 +88,7 @@ impl CaptureOptions {
             workers: self.initial_workers.clamp(1, crate::handover::message::MAX_WORKERS),
             enrol_deadline: self.enrol_deadline,
             settle: self.settle,
+            on_failure: self.on_capture_failure,
             release: ReleasePatience { grace: self.release_grace, deadline: self.release_deadline },
             audit_interval: self.audit_interval.max(Duration::from_secs(1)),
             release_on_exit: self.release_on_exit,

@@ -71,6 +71,24 @@ fn not_relayed(all: Vec<TcpSocket>) -> Vec<TcpSocket> {
     theirs.into_iter().filter(|socket| outside(socket) && !ours.contains(&(socket.local, socket.remote))).collect()
 }
 
+/// Whether a call to this namespace has ever been taken, by whomever: then there may be callers who do not know yet that
+/// they should tunnel. Counts what stays on `lo`, too.
+///
+/// # Errors
+/// The kernel's counters cannot be read.
+pub fn was_called() -> io::Result<bool> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp")?;
+    let unknown = || io::Error::new(io::ErrorKind::InvalidData, "no Tcp PassiveOpens in /proc/net/snmp");
+    passive_opens(&text).map(|count| count > 0).ok_or_else(unknown)
+}
+
+/// From two lines of `Tcp:`, names and values.
+fn passive_opens(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:")).map(str::split_whitespace);
+    let (names, values) = (lines.next()?, lines.next()?);
+    names.zip(values).find(|(name, _)| *name == "PassiveOpens")?.1.parse().ok()
+}
+
 /// Their cookies, to recognise them later.
 #[must_use]
 pub fn cookies(sockets: &[TcpSocket]) -> BTreeSet<u64> {
@@ -110,4 +128,17 @@ fn receive(channel: &OwnedFd) -> io::Result<Answer> {
     let mut datagram = vec![0; DATAGRAM];
     let length = recv(channel.as_raw_fd(), &mut datagram, MsgFlags::empty())?;
     Ok(diag::parse(&datagram[..length]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passive_opens;
+
+    #[test]
+    fn the_counter_is_found_by_its_name() {
+        let text = "Icmp: A\nIcmp: 7\nTcp: RtoAlgorithm MaxConn ActiveOpens PassiveOpens\nTcp: 1 -1 5 3\n";
+        assert_eq!(passive_opens(text), Some(3));
+        assert_eq!(passive_opens("Tcp: ActiveOpens\nTcp: 1\n"), None);
+        assert_eq!(passive_opens(""), None);
+    }
 }

@@ -66,13 +66,15 @@ pub struct Audit {
     pub routing: Vec<Family>,
     /// The guard's own table is not as wanted.
     pub guard: bool,
+    /// Listeners of ours that were closed by somebody, or missing.
+    pub listeners: usize,
 }
 
 impl Audit {
     /// All is as wanted.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.rules.is_empty() && self.routing.is_empty() && !self.guard
+        self.rules.is_empty() && self.routing.is_empty() && !self.guard && self.listeners == 0
     }
 }
 
@@ -204,6 +206,33 @@ impl Installer {
             }
         }
         Ok(audit)
+    }
+
+    /// As [`Self::audit`], and repairs what it finds: the guard first, since it alone closes a pod whose every table was
+    /// emptied.
+    ///
+    /// # Errors
+    /// [`InstallError`]; what was repaired until then stays.
+    pub fn mend(&self, wanted: Wanted) -> Result<Audit, InstallError> {
+        let guard = self.apply_guard(wanted.phase)?;
+        let audit = Audit { guard, ..self.audit(wanted)? };
+        if !audit.rules.is_empty() || !audit.routing.is_empty() {
+            self.apply(wanted)?;
+        }
+        Ok(audit)
+    }
+
+    /// Closes a namespace in which nobody listens: the guards first and whatever else can be put in.
+    ///
+    /// # Errors
+    /// Neither the guard of nft nor the rules stand.
+    pub fn close(&self, wanted: Wanted) -> Result<(), InstallError> {
+        let guarded = self.apply_guard(wanted.phase);
+        match (self.apply(wanted), guarded) {
+            (Ok(_), _) => Ok(()),
+            (Err(_), Ok(_)) if self.guard.is_some() => Ok(()),
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Which phase the rules that exist are in: `Ok(None)` when there are none, [`Standing::Damaged`] when they are no

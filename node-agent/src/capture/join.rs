@@ -14,6 +14,7 @@ use super::{
     ruleset::Phase,
     socket::{Ipv6, SocketError},
 };
+use crate::pods::UncapturedReason;
 
 /// Why a pod is not captured as wanted; every message names the next step.
 #[derive(Debug, Error)]
@@ -35,6 +36,24 @@ pub enum CaptureError {
     Unplaced,
 }
 
+impl CaptureError {
+    /// As metrics say it.
+    #[must_use]
+    pub fn reason(&self) -> UncapturedReason {
+        match self {
+            Self::Unplaced => UncapturedReason::Unplaced,
+            Self::Netns(NetnsError::WrongPod { .. } | NetnsError::Unproven(_) | NetnsError::Host(_)) => {
+                UncapturedReason::WrongNamespace
+            }
+            Self::Netns(_) => UncapturedReason::Namespace,
+            Self::Socket(SocketError::HbonePortTaken) => UncapturedReason::HbonePortTaken,
+            Self::Socket(_) => UncapturedReason::Sockets,
+            Self::Install(_) => UncapturedReason::Rules,
+            Self::Connections(_) => UncapturedReason::Connections,
+        }
+    }
+}
+
 /// One pod's rules, with what they depend on.
 #[derive(Clone, Debug)]
 pub struct Joining {
@@ -54,7 +73,8 @@ impl Joining {
     ///
     /// Strict: connections that are there are reset, before the rules so that the other side learns of it, and after for
     /// those that slipped in between. Permissive: the pod's own new calls are captured and it takes HBONE, but plaintext
-    /// still comes in directly; [`Self::close`] must follow when its callers have heard that they should tunnel.
+    /// still comes in directly; [`Self::close`] must follow when its callers have heard that they should tunnel. A pod that
+    /// nobody has called yet is captured whole, at once.
     ///
     /// # Errors
     /// [`CaptureError`]; calling again completes what was begun.
@@ -68,6 +88,8 @@ impl Joining {
                 Ok((Phase::Steady, OldConnections::new()))
             }
             Some(Standing::Whole(Phase::Enrol)) => self.close(),
+            // Nobody knows it yet, so nobody has to hear first: no moment in plaintext.
+            None if self.is_new()? => self.reset_and_steady(),
             None | Some(Standing::Whole(Phase::EnrolOut)) => {
                 self.apply(Phase::EnrolOut)?;
                 Ok((Phase::EnrolOut, OldConnections::new()))
@@ -124,6 +146,12 @@ impl Joining {
     /// [`CaptureError`].
     pub fn leave(&self) -> Result<(), CaptureError> {
         self.apply(Phase::Release).map_err(Into::into)
+    }
+
+    /// A pod that nobody has ever called, and that has no connection.
+    fn is_new(&self) -> Result<bool, CaptureError> {
+        let called = connections::was_called().map_err(ConnectionsError::from)?;
+        Ok(!called && connections::of_application(self.ipv6)?.is_empty())
     }
 
     fn reset_and_steady(&self) -> Result<(Phase, OldConnections), CaptureError> {

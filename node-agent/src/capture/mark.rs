@@ -9,7 +9,10 @@ use std::{
     ops::RangeInclusive,
 };
 
-use crate::{handover::Family, ports};
+use crate::{
+    handover::{Family, ListenerRole},
+    ports,
+};
 
 /// A packet mark or connection mark with the bits that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,18 @@ pub struct CapturePorts {
     pub outbound: u16,
     /// Plaintext calls to the pod.
     pub inbound: u16,
+}
+
+impl CapturePorts {
+    /// The port of a listener.
+    #[must_use]
+    pub fn of(self, role: ListenerRole) -> u16 {
+        match role {
+            ListenerRole::Outbound => self.outbound,
+            ListenerRole::Inbound => self.inbound,
+            ListenerRole::Hbone => HBONE_PORT,
+        }
+    }
 }
 
 impl Default for CapturePorts {

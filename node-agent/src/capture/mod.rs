@@ -10,19 +10,24 @@
 //! | [`netns`] | a thread inside a pod's namespace |
 //! | [`socket`], [`batch`] | listeners and dial sockets |
 //! | [`diag`], [`connections`], [`join`] | connections that are already there; joining and leaving |
-//! | `pod`, `steward`, [`serve`], [`settings`] | one task per pod; what is in hand; the loop that joins source, pods and proxies |
+//! | [`alarm`] | the kernel's word that rules or routes have changed |
+//! | `held`, `order`, `pod` | one pod's namespace, what is told and told back, the task |
+//! | `steward`, [`serve`], [`settings`] | what is in hand; the loop that joins source, pods and proxies |
 //! | [`source`], [`status`], [`privileges`], [`command`] | directory of YAML; what is shown; what is given up; the program |
 
+pub mod alarm;
 pub mod batch;
 pub mod command;
 pub mod compare;
 pub mod connections;
 pub mod diag;
 pub mod guard;
+mod held;
 pub mod install;
 pub mod join;
 pub mod mark;
 pub mod netns;
+mod order;
 mod pod;
 pub mod privileges;
 pub mod program;

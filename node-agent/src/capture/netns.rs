@@ -169,8 +169,8 @@ impl Netns {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A thread inside a namespace. Dropping it lets the thread finish what it does and end.
-#[derive(Debug)]
+/// A thread inside a namespace. Dropping the last handle lets the thread finish what it does and end.
+#[derive(Clone, Debug)]
 pub struct NetnsThread {
     work: mpsc::Sender<Work>,
 }

@@ -1,7 +1,7 @@
 //! One pod in the hands of the capture half: a task that obeys commands one by one, retries what failed, waits for old
-//! connections to end, and audits. What touches the pod runs on the pod's own thread.
+//! connections to end, and audits. What touches the pod runs on the pod's own thread ([`super::held`]).
 
-use std::{collections::BTreeMap, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
@@ -11,13 +11,15 @@ use tokio::{
 use weft_runtime::backoff::{self, Backoff};
 
 use super::{
+    alarm::Pace,
     batch::BatchSize,
-    install::{InstallError, Installer, Standing, Wanted},
-    join::{CaptureError, Joining, OldConnections},
-    netns::{Netns, NetnsError, NetnsThread},
-    routes::{self, Routing},
+    held::{Held, Place},
+    install::Standing,
+    join::CaptureError,
+    netns::NetnsError,
+    order::{Command, Left, PodSettings, Report},
     ruleset::Phase,
-    socket::{Ipv6, Listeners, SocketError, dial_sockets},
+    settings::OnFailure,
 };
 use crate::{
     handover::{Family, hub::SessionId},
@@ -26,80 +28,19 @@ use crate::{
 
 /// How often it is looked whether old connections ended: as often as a person notices.
 const OLD_POLL: Duration = Duration::from_millis(500);
+/// How often it is looked whether the pod's name leads to another namespace by now, which nobody announces. One look takes
+/// some 20 us.
+const PLACE_POLL: Duration = Duration::from_secs(1);
+/// A permissive pod is closed after this many failures in a row: the first may be a moment's lack of descriptors, and a
+/// running pod's connections are worth a second attempt 100 ms later.
+const PATIENCE: u32 = 2;
 
-/// What every pod's task knows.
-#[derive(Clone, Debug)]
-pub(super) struct PodSettings {
-    pub(super) installer: Installer,
-    /// How long old plaintext connections may go on in permissive mode.
-    pub(super) enrol_deadline: Duration,
-    /// How long the mesh may take to hear that a pod joins or leaves.
-    pub(super) settle: Duration,
-    pub(super) audit_interval: Duration,
-}
-
-/// What a pod's task is told.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Capture it, or take a change of it over.
-    Capture(PodSpec),
-    /// The proxy has this many workers now.
-    Workers(usize),
-    /// Make dial sockets.
-    Sockets(SessionId, Family, usize),
-    /// Begin to release.
-    Release,
-    /// Take everything of ours out, whoever put it there.
-    Clean(PodSpec),
-    /// Take everything out now.
-    Finish,
-}
-
-/// What it tells.
-#[derive(Debug)]
-pub(super) enum Report {
-    /// Listeners and rules stand; also after every change of either.
-    Captured {
-        listeners: Listeners,
-        phase: Phase,
-        old: usize,
-    },
-    /// Listeners for a new number of workers could not be made.
-    NoListeners(SocketError),
-    Sockets(SessionId, Family, Vec<OwnedFd>),
-    /// The release rules are in force.
-    Releasing,
-    /// Nothing of ours is left in the pod.
-    Clean,
-    /// It goes on trying.
-    Failed(CaptureError),
-    /// The auditor found and repaired something.
-    Repaired(String),
-}
-
-/// Everything that exists only while the pod is held. Dropping it closes the sockets and leaves the rules.
-struct Held {
-    thread: NetnsThread,
-    inode: u64,
-    listeners: Listeners,
-    joining: Joining,
-    phase: Phase,
-    old: OldConnections,
-    give_up: Instant,
-    /// When the mesh has heard of the last step of joining or leaving, and the next one may follow.
-    settled: Instant,
-}
-
-impl Held {
-    fn leaves(&self) -> bool {
-        matches!(self.phase, Phase::ReleaseIn | Phase::Release)
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Goal {
     Captured,
     Releasing,
+    /// Not selected: what is found captured is released, else it is clean.
+    Examined,
     Clean,
 }
 
@@ -109,12 +50,16 @@ pub(super) struct PodTask {
     settings: Arc<PodSettings>,
     reports: mpsc::UnboundedSender<(PodUid, Report)>,
     held: Option<Held>,
+    /// Cannot be captured, and its guards stand.
+    closed: bool,
     goal: Goal,
     backoff: Backoff,
     dice: StdRng,
     due: Option<Instant>,
-    failed: bool,
+    /// Failures in a row.
+    failures: u32,
     next_audit: Instant,
+    pace: Pace,
     batches: BTreeMap<Family, BatchSize>,
 }
 
@@ -131,12 +76,14 @@ impl PodTask {
             settings,
             reports,
             held: None,
+            closed: false,
             goal: Goal::Clean,
             backoff: Backoff::new(backoff::Settings::default()),
             dice: StdRng::from_rng(&mut rand::rng()),
             due: None,
-            failed: false,
+            failures: 0,
             next_audit: Instant::now(),
+            pace: Pace::new(Instant::now()),
             batches: BTreeMap::new(),
         }
     }
@@ -151,6 +98,12 @@ impl PodTask {
                     self.attempt().await;
                     continue;
                 }
+                () = self.alarmed() => {
+                    let when = self.pace.announced(Instant::now());
+                    self.next_audit = self.next_audit.min(when);
+                    self.due = self.due.map(|due| due.min(when));
+                    continue;
+                }
             };
             match command {
                 None => return,
@@ -158,25 +111,24 @@ impl PodTask {
                     // A pod whose namespace is no longer named is still where it was.
                     let netns = spec.netns.clone().or(self.spec.netns.take());
                     self.spec = PodSpec { netns, ..spec };
-                    self.goal = Goal::Captured;
-                    self.attempt().await;
+                    self.pursue(Goal::Captured).await;
                 }
-                Some(Command::Release) => {
-                    self.goal = Goal::Releasing;
-                    self.attempt().await;
-                }
+                Some(Command::Release) => self.pursue(Goal::Releasing).await,
                 Some(Command::Clean(spec)) => {
                     self.spec = spec;
-                    self.goal = Goal::Clean;
-                    self.attempt().await;
+                    self.pursue(Goal::Examined).await;
                 }
-                Some(Command::Finish) => {
-                    self.goal = Goal::Clean;
-                    self.attempt().await;
-                }
+                Some(Command::Finish) => self.pursue(Goal::Clean).await,
                 Some(Command::Workers(workers)) => self.resize(workers).await,
                 Some(Command::Sockets(session, family, count)) => self.dial(session, family, count).await,
             }
+        }
+    }
+
+    async fn alarmed(&self) {
+        match &self.held {
+            Some(held) => held.alarmed().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -185,132 +137,103 @@ impl PodTask {
         let _unheard = self.reports.send((self.spec.uid.clone(), report));
     }
 
+    async fn pursue(&mut self, goal: Goal) {
+        self.goal = goal;
+        self.attempt().await;
+    }
+
     /// One step towards the goal; afterwards `due` says when the next one is.
     async fn attempt(&mut self) {
         let outcome = match self.goal {
             Goal::Captured => self.capture().await,
             Goal::Releasing => self.release().await,
+            Goal::Examined => self.examine().await,
             Goal::Clean => self.clean().await,
         };
-        self.failed = outcome.is_err();
         match outcome {
             Ok(next) => {
+                self.failures = 0;
                 self.backoff.reset();
                 self.due = next;
             }
             Err(error) => {
+                self.failures += 1;
                 if matches!(error, CaptureError::Netns(NetnsError::Ended)) {
                     self.held = None;
                 }
                 self.due = Some(Instant::now() + self.backoff.next_delay(&mut self.dice));
-                self.tell(Report::Failed(error));
+                let left = match self.goal {
+                    Goal::Captured if self.held.is_some() => Left::Captured,
+                    Goal::Captured if self.closed => Left::Closed,
+                    Goal::Captured => Left::Open,
+                    _ => Left::Unwanted,
+                };
+                self.tell(Report::Failed { error, left });
             }
         }
     }
 
     async fn capture(&mut self) -> Result<Option<Instant>, CaptureError> {
-        if self.moved() {
-            self.held = None;
+        if let (Some(held), Some(name)) = (&self.held, &self.spec.netns)
+            && held.is_elsewhere(name)
+        {
+            tracing::info!(pod = %self.spec.uid, "its network namespace is another one now");
+            (self.held, self.closed) = (None, false);
         }
-        match &self.held {
+        let (strict, now) = (self.spec.strict, Instant::now());
+        match &mut self.held {
             None => self.begin().await?,
-            Some(held) if self.failed || held.leaves() => {
-                let standing = held.phase;
-                self.join(Some(Standing::Whole(standing))).await?;
+            Some(held) if self.failures > 0 || held.leaves() => {
+                let standing = Standing::Whole(held.phase);
+                held.join(strict, Some(standing), &self.settings).await?;
             }
-            Some(held) if held.phase != Phase::Steady && self.spec.strict => self.join(None).await?,
-            Some(held) if held.phase == Phase::EnrolOut && Instant::now() < held.settled => {}
-            Some(held) if held.phase == Phase::EnrolOut => self.close().await?,
-            Some(held) if held.phase == Phase::Enrol => self.wait_for_old().await?,
-            Some(_) => self.audit().await?,
+            Some(held) if held.phase != Phase::Steady && strict => held.join(strict, None, &self.settings).await?,
+            Some(held) if held.phase == Phase::EnrolOut && now >= held.settled => {
+                held.close(self.settings.enrol_deadline).await?;
+            }
+            Some(held) if held.phase == Phase::Enrol => held.wait_for_old().await?,
+            Some(_) => {}
         }
+        self.audit_when_due().await?;
         self.report_captured();
-        Ok(Some(match self.held.as_ref().map(|held| (held.phase, held.settled)) {
+        let next = match self.held.as_ref().map(|held| (held.phase, held.settled)) {
             Some((Phase::EnrolOut, settled)) => settled,
             Some((Phase::Enrol, _)) => Instant::now() + OLD_POLL,
-            _ => self.next_audit,
-        }))
-    }
-
-    /// The same name may lead to another namespace after a restart of the pod's sandbox.
-    fn moved(&self) -> bool {
-        let (Some(held), Some(name)) = (&self.held, &self.spec.netns) else { return false };
-        Netns::open(name).is_ok_and(|now| now.inode() != held.inode)
+            _ => Instant::now() + PLACE_POLL,
+        };
+        Ok(Some(next.min(self.next_audit)))
     }
 
     async fn begin(&mut self) -> Result<(), CaptureError> {
-        let name = self.spec.netns.as_deref().ok_or(CaptureError::Unplaced)?;
-        let netns = Netns::open(name)?;
-        let inode = netns.inode();
-        let thread = netns.start_thread(self.spec.addresses.clone()).await?;
-        let (workers, installer) = (self.workers, self.settings.installer.clone());
-        let (listeners, joining, standing) = thread
-            .run(move || -> Result<_, CaptureError> {
-                let ipv6 = Ipv6::detect();
-                let listeners = Listeners::open(workers, ipv6.families())?;
-                let standing = installer.standing(listeners.ports, ipv6)?;
-                let joining = Joining { installer, ports: listeners.ports, ipv6 };
-                Ok((listeners, joining, standing))
-            })
-            .await??;
-        let give_up = Instant::now() + self.settings.enrol_deadline;
-        let (phase, old) = (Phase::Steady, OldConnections::new());
-        self.held = Some(Held { thread, inode, listeners, joining, phase, old, give_up, settled: Instant::now() });
-        let joined = self.join(standing).await;
-        if joined.is_err() {
-            // Without this the next attempt would take the rules for standing.
-            self.held = None;
+        let place = Place::enter(&self.spec).await?;
+        let begun = self.take(&place).await;
+        if begun.is_err() && self.must_close() {
+            match place.close(&self.settings.installer).await {
+                Ok(()) => self.closed = true,
+                Err(error) => tracing::error!(pod = %self.spec.uid, %error, "cannot be closed either"),
+            }
         }
-        joined
+        begun
     }
 
-    async fn join(&mut self, standing: Option<Standing>) -> Result<(), CaptureError> {
-        let (strict, deadline) = (self.spec.strict, self.settings.enrol_deadline);
-        let Some(held) = &mut self.held else { return Ok(()) };
-        let joining = held.joining.clone();
-        (held.phase, held.old) = held.thread.run(move || joining.join(strict, standing)).await??;
-        held.give_up = Instant::now() + deadline;
-        held.settled = Instant::now() + self.settings.settle;
+    /// Nothing is held unless all of it succeeds: the next attempt would take the rules for standing.
+    async fn take(&mut self, place: &Place) -> Result<(), CaptureError> {
+        let (mut held, standing) = place.hold(&self.settings, self.workers).await?;
+        held.join(self.spec.strict, standing, &self.settings).await?;
+        (self.held, self.closed) = (Some(held), false);
         self.next_audit = Instant::now() + self.settings.audit_interval;
         Ok(())
     }
 
-    async fn close(&mut self) -> Result<(), CaptureError> {
-        let deadline = self.settings.enrol_deadline;
-        let Some(held) = &mut self.held else { return Ok(()) };
-        let joining = held.joining.clone();
-        (held.phase, held.old) = held.thread.run(move || joining.close()).await??;
-        held.give_up = Instant::now() + deadline;
-        Ok(())
+    fn must_close(&self) -> bool {
+        self.spec.strict || (self.settings.on_failure == OnFailure::Close && self.failures + 1 >= PATIENCE)
     }
 
-    async fn wait_for_old(&mut self) -> Result<(), CaptureError> {
-        let Some(held) = &mut self.held else { return Ok(()) };
-        let (joining, old, give_up) = (held.joining.clone(), held.old.clone(), Instant::now() >= held.give_up);
-        held.old = held.thread.run(move || joining.wait_for_old(&old, give_up)).await??;
-        if held.old.is_empty() {
-            held.phase = Phase::Steady;
-        } else if Instant::now() >= self.next_audit {
-            self.audit().await?;
-        }
-        Ok(())
-    }
-
-    async fn audit(&mut self) -> Result<(), CaptureError> {
+    async fn audit_when_due(&mut self) -> Result<(), CaptureError> {
+        let Some(held) = self.held.as_mut().filter(|_| Instant::now() >= self.next_audit) else { return Ok(()) };
         self.next_audit = Instant::now() + self.settings.audit_interval;
-        let Some(held) = &self.held else { return Ok(()) };
-        let wanted = Wanted { phase: held.phase, ports: held.joining.ports, ipv6: held.joining.ipv6 };
-        let installer = self.settings.installer.clone();
-        let found = held
-            .thread
-            .run(move || -> Result<_, CaptureError> {
-                let audit = installer.audit(wanted)?;
-                if !audit.is_clean() {
-                    installer.apply(wanted)?;
-                }
-                Ok(audit)
-            })
-            .await??;
+        let found = held.audit().await?;
+        self.pace.looked(Instant::now(), !found.is_clean());
         if !found.is_clean() {
             let what = serde_json::to_string(&found).unwrap_or_default();
             self.tell(Report::Repaired(what));
@@ -324,87 +247,91 @@ impl PodTask {
             self.tell(Report::Releasing);
             return Ok(None);
         };
-        match held.phase {
-            Phase::Release if !self.failed => {
-                self.audit().await?;
-                return Ok(Some(self.next_audit));
-            }
-            Phase::ReleaseIn if !self.failed && Instant::now() < held.settled => return Ok(Some(held.settled)),
-            Phase::ReleaseIn | Phase::Release => {
-                let joining = held.joining.clone();
-                held.thread.run(move || joining.leave()).await??;
-                held.phase = Phase::Release;
-                self.next_audit = Instant::now() + self.settings.audit_interval;
-                return Ok(Some(self.next_audit));
-            }
-            Phase::Steady | Phase::EnrolOut | Phase::Enrol => {}
+        if !held.leaves() {
+            held.open(self.settings.settle).await?;
+            self.tell(Report::Releasing);
+        } else if Instant::now() >= held.settled && (held.phase == Phase::ReleaseIn || self.failures > 0) {
+            held.leave().await?;
         }
-        let joining = held.joining.clone();
-        held.thread.run(move || joining.open()).await??;
-        held.phase = Phase::ReleaseIn;
-        held.settled = Instant::now() + self.settings.settle;
-        let next = held.settled;
-        self.tell(Report::Releasing);
-        Ok(Some(next))
+        self.audit_when_due().await?;
+        let settled = self.held.as_ref().filter(|held| held.phase == Phase::ReleaseIn).map(|held| held.settled);
+        Ok(Some(settled.map_or(self.next_audit, |settled| settled.min(self.next_audit))))
+    }
+
+    /// A pod that was captured when an earlier life of the capture half ended, and is not selected any more, leaves as it
+    /// would have then: what proxies relay for it goes on.
+    async fn examine(&mut self) -> Result<Option<Instant>, CaptureError> {
+        if self.held.is_some() {
+            return self.clean().await;
+        }
+        let Some(place) = self.place_to_clean().await? else {
+            self.tell(Report::Clean);
+            return Ok(None);
+        };
+        if !place.is_touched().await? {
+            self.tell(Report::Clean);
+            return Ok(None);
+        }
+        if let Ok((mut held, Some(Standing::Whole(phase)))) = place.hold(&self.settings, self.workers).await {
+            held.phase = phase;
+            let begun = held.leaves();
+            self.goal = Goal::Releasing;
+            self.next_audit = Instant::now() + self.settings.audit_interval;
+            self.tell(Report::Leaving(held.listeners.clone()));
+            self.held = Some(held);
+            if begun {
+                self.tell(Report::Releasing);
+            }
+            return self.release().await;
+        }
+        self.clean_at(&place).await
     }
 
     async fn clean(&mut self) -> Result<Option<Instant>, CaptureError> {
-        let thread = match (&self.held, &self.spec.netns) {
-            (Some(held), _) => Some(&held.thread),
-            (None, None) => None,
-            (None, Some(name)) => match Netns::open(name) {
-                // Not proven to be the pod's own; looked at again when the pod has an address (`pods::roster`).
-                Ok(_) if self.spec.addresses.is_empty() => None,
-                Ok(netns) => {
-                    let thread = netns.start_thread(self.spec.addresses.clone()).await?;
-                    return self.clean_in(&thread, false).await;
-                }
-                // A namespace that is gone, or that we would never enter, holds nothing of ours.
-                Err(NetnsError::Open { .. } | NetnsError::Host(_) | NetnsError::BadName(_)) => None,
-                Err(error) => return Err(error.into()),
-            },
+        let place = match &self.held {
+            Some(held) => Some(held.place.clone()),
+            None => self.place_to_clean().await?,
         };
-        match thread {
-            Some(thread) => {
-                self.clean_in(thread, true).await?;
-                self.held = None;
+        match place {
+            Some(place) => self.clean_at(&place).await,
+            None => {
+                self.tell(Report::Clean);
+                Ok(None)
             }
-            None => self.tell(Report::Clean),
         }
+    }
+
+    async fn clean_at(&mut self, place: &Place) -> Result<Option<Instant>, CaptureError> {
+        place.clean(&self.settings.installer).await?;
+        (self.held, self.closed) = (None, false);
+        self.tell(Report::Clean);
         Ok(None)
     }
 
-    /// Not thorough: a pod that never was captured, as most are at the start of the program. The policy rule is the first
-    /// thing in and the last thing out, and asking for it costs no program run.
-    async fn clean_in(&self, thread: &NetnsThread, thorough: bool) -> Result<Option<Instant>, CaptureError> {
-        let installer = self.settings.installer.clone();
-        let work = move || -> Result<(), CaptureError> {
-            let ipv6 = Ipv6::detect();
-            let mut found = thorough;
-            for family in ipv6.families() {
-                found |= routes::audit(*family).map_err(InstallError::from)? != Routing::default();
+    /// None: there is no namespace that could hold anything of ours.
+    async fn place_to_clean(&self) -> Result<Option<Place>, CaptureError> {
+        // Without an address it is not proven to be the pod's own; looked at again when it has one (`pods::roster`).
+        if self.spec.netns.is_none() || self.spec.addresses.is_empty() {
+            return Ok(None);
+        }
+        match Place::enter(&self.spec).await {
+            Ok(place) => Ok(Some(place)),
+            Err(CaptureError::Netns(NetnsError::Open { .. } | NetnsError::Host(_) | NetnsError::BadName(_))) => {
+                Ok(None)
             }
-            if found { Ok(installer.remove(ipv6)?) } else { Ok(()) }
-        };
-        thread.run(work).await??;
-        self.tell(Report::Clean);
-        Ok(None)
+            Err(error) => Err(error),
+        }
     }
 
     async fn resize(&mut self, workers: usize) {
         self.workers = workers;
         let Some(held) = &mut self.held else { return };
-        let (mut listeners, families) = (held.listeners.clone(), held.joining.ipv6.families());
-        let resized = held.thread.run(move || listeners.resize(workers, families).map(|()| listeners)).await;
-        match resized {
-            Ok(Ok(listeners)) => {
-                held.listeners = listeners;
-                self.report_captured();
-            }
+        match held.resize(workers).await {
+            Ok(Ok(())) => self.report_captured(),
             Ok(Err(error)) => self.tell(Report::NoListeners(error)),
             Err(error) => {
                 self.held = None;
-                self.tell(Report::Failed(error.into()));
+                self.tell(Report::Failed { error, left: Left::Captured });
                 self.due = Some(Instant::now());
             }
         }
@@ -421,9 +348,8 @@ impl PodTask {
         let mut sockets = Vec::new();
         if let Some(held) = &self.held {
             let count = self.batches.entry(family).or_default().next(wanted, std::time::Instant::now());
-            match held.thread.run(move || dial_sockets(family, count)).await {
-                Ok(Ok(made)) => sockets = made,
-                Ok(Err(error)) => tracing::warn!(pod = %self.spec.uid, %error, "cannot make dial sockets"),
+            match held.dial_sockets(family, count).await {
+                Ok(made) => sockets = made,
                 Err(error) => tracing::warn!(pod = %self.spec.uid, %error, "cannot make dial sockets"),
             }
         }

@@ -7,6 +7,15 @@ use crate::{handover::server::HandoverSettings, pods::roster::ReleasePatience};
 /// What the capture half shows of itself (see [`super::status`]), beside the handover socket.
 pub const STATUS_FILE: &str = "capture-status.json";
 
+/// What becomes of a permissive pod that is selected and cannot be captured. Strict ones are closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnFailure {
+    /// Nothing goes in or out until it can be captured.
+    Close,
+    /// It goes on in plaintext.
+    Open,
+}
+
 /// How the capture half works.
 #[derive(Clone, Debug)]
 pub struct CaptureSettings {
@@ -26,6 +35,8 @@ pub struct CaptureSettings {
     pub release: ReleasePatience,
     /// Time between two audits of a pod; longer on nodes with many pods.
     pub audit_interval: Duration,
+    /// What becomes of pods that cannot be captured.
+    pub on_failure: OnFailure,
     /// Take every rule away at the end.
     pub release_on_exit: bool,
 }

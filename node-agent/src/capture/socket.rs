@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
 use super::mark::{self, CapturePorts, HBONE_PORT, listen_address};
@@ -94,6 +94,17 @@ impl Ipv6 {
     }
 }
 
+/// Lets connections that wait in a listener that is closed go over to another one of the same port, those whose handshake
+/// is under way included, which the kernel resets otherwise: a capture half that comes back, and a proxy with another
+/// number of workers, replace listeners under load. For the whole namespace of the calling thread; IPv6 too, in spite of
+/// the name (net.ipv4.tcp_migrate_req, Linux 5.14).
+///
+/// # Errors
+/// An older kernel, or /proc/sys that may not be written.
+pub fn migrate_waiting(on: bool) -> io::Result<()> {
+    std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", if on { "1" } else { "0" })
+}
+
 /// A listener and what it is; shared by the capture half and, as a duplicate, by proxies.
 #[derive(Clone, Debug)]
 pub struct Listener {
@@ -136,13 +147,9 @@ impl Listeners {
         let have = self.workers();
         let mut added = Vec::new();
         for worker in have..workers {
-            for (role, port) in [
-                (ListenerRole::Outbound, self.ports.outbound),
-                (ListenerRole::Inbound, self.ports.inbound),
-                (ListenerRole::Hbone, HBONE_PORT),
-            ] {
+            for role in ListenerRole::ALL {
                 for family in families {
-                    let socket = Arc::new(listen(role, *family, port)?.into());
+                    let socket = Arc::new(listen(role, *family, self.ports.of(role))?.into());
                     added.push(Listener { tag: ListenerTag { worker, role, family: *family }, socket });
                 }
             }
@@ -150,6 +157,34 @@ impl Listeners {
         self.all.extend(added);
         self.all.retain(|listener| listener.tag.worker < workers);
         Ok(())
+    }
+
+    /// Makes those anew that somebody has closed (SOCK_DESTROY, as `ss -K` does, reaches listeners too), and those that are
+    /// missing of the families. Says how many.
+    ///
+    /// # Errors
+    /// [`SocketError`]; the others stay as they are.
+    pub fn mend(&mut self, families: &[Family]) -> Result<usize, SocketError> {
+        let mut mended = 0;
+        for listener in &mut self.all {
+            if !SockRef::from(&*listener.socket).is_listener()? {
+                let tag = listener.tag;
+                listener.socket = Arc::new(listen(tag.role, tag.family, self.ports.of(tag.role))?.into());
+                mended += 1;
+            }
+        }
+        let has = |family: &Family| self.all.iter().any(|listener| listener.tag.family == *family);
+        let missing: Vec<_> = families.iter().filter(|family| !has(family)).collect();
+        for family in missing {
+            for worker in 0..self.workers() {
+                for role in ListenerRole::ALL {
+                    let socket = Arc::new(listen(role, *family, self.ports.of(role))?.into());
+                    self.all.push(Listener { tag: ListenerTag { worker, role, family: *family }, socket });
+                    mended += 1;
+                }
+            }
+        }
+        Ok(mended)
     }
 
     /// Whether these are the very same sockets, not only alike.

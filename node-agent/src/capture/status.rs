@@ -8,7 +8,10 @@ use std::{
 use serde::Serialize;
 
 use super::{mark::CapturePorts, program::Backend};
-use crate::pods::PodUid;
+use crate::{
+    handover::message::Condition,
+    pods::{PodUid, Uncaptured, UncapturedReason},
+};
 
 /// Where a pod stands, for people and probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -25,8 +28,10 @@ pub enum PodState {
     Captured,
     /// Leaving: new connections go direct.
     Releasing,
-    /// Not captured as wanted; tried again.
+    /// Not captured as wanted, and in plaintext or not proven to be whole; tried again.
     Failed,
+    /// Cannot be captured: nothing goes in or out; tried again.
+    Closed,
     /// Not in the mesh, no rule of ours.
     Clean,
 }
@@ -48,10 +53,14 @@ pub struct PodStatus {
     pub workers: usize,
     /// What went wrong last; none when all is well.
     pub error: Option<String>,
+    /// Selected, and not captured: why, as metrics say it.
+    pub uncaptured: Option<UncapturedReason>,
     /// Failures in a row.
     pub failures: u32,
     /// How often the auditor repaired something.
     pub repairs: u64,
+    /// What it repaired last.
+    pub repaired: Option<String>,
     /// What a proxy said when it could not serve the pod.
     pub refusal: Option<String>,
     /// Old plaintext connections that still go on.
@@ -69,8 +78,23 @@ pub struct CaptureStatus {
     pub proxies: usize,
     /// Workers of the newest.
     pub workers: Option<usize>,
+    /// Repairs of all pods, those that are gone included.
+    pub repairs: u64,
     /// Every pod that was looked at.
     pub pods: BTreeMap<PodUid, PodStatus>,
+}
+
+impl CaptureStatus {
+    /// What proxies are told of it, to be shown by their metrics and pages.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        let uncaptured = self.pods.iter().filter_map(|(uid, pod)| {
+            let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+            let closed = pod.state == PodState::Closed;
+            pod.uncaptured.map(|reason| Uncaptured { uid: uid.clone(), namespace, name, reason, closed })
+        });
+        Condition::new(uncaptured, self.repairs)
+    }
 }
 
 /// Shared with whoever shows it.

@@ -12,7 +12,8 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use super::{
     install::Installer,
     join::CaptureError,
-    pod::{Command, PodSettings, PodTask, Report},
+    order::{Command, Left, PodSettings, Report},
+    pod::PodTask,
     ruleset::Phase,
     settings::{CaptureSettings, STATUS_FILE},
     socket::Listeners,
@@ -25,7 +26,7 @@ use crate::{
         server::FromProxy,
     },
     pods::{
-        PodSpec, PodUid,
+        PodSpec, PodUid, UncapturedReason,
         roster::{Action, Present, Stage, plan},
     },
 };
@@ -36,8 +37,13 @@ const AUDIT_SHARE: Duration = Duration::from_secs(1);
 /// How long `--release-on-exit` may take: kubelet's default patience is 30 s.
 const RELEASE_ON_EXIT: Duration = Duration::from_secs(20);
 
-/// A release goes on without proxies after this time: nobody relays anything then.
-const NO_PROXY: Duration = Duration::from_secs(10);
+/// A release goes on without proxies after this time: one that lives comes back within two seconds, and if none does,
+/// nobody relays anything.
+const NO_PROXY: Duration = Duration::from_secs(5);
+
+/// How long after the last step of a leaving pod (`--settle`) its captured calls may take to be counted: the proxy counts
+/// every 500 ms.
+const COUNTED: Duration = Duration::from_secs(1);
 
 struct Pod {
     spec: PodSpec,
@@ -69,16 +75,18 @@ pub(super) struct Steward {
 
 impl Steward {
     pub(super) fn new(
-        settings: CaptureSettings,
+        mut settings: CaptureSettings,
         installer: Installer,
         status: StatusHandle,
         reports: mpsc::UnboundedSender<(PodUid, Report)>,
     ) -> Self {
-        let (enrol_deadline, audit_interval) = (settings.enrol_deadline, settings.audit_interval);
+        // A leaving pod's own calls are captured until it has settled: ending before would cut those that are not counted.
+        settings.release.grace = settings.release.grace.max(settings.settle + COUNTED);
+        let CaptureSettings { enrol_deadline, settle, audit_interval, on_failure, .. } = settings;
         Self {
             hub: Hub::new(&settings.node),
             workers: settings.workers,
-            pod_settings: PodSettings { installer, enrol_deadline, settle: settings.settle, audit_interval },
+            pod_settings: PodSettings { installer, enrol_deadline, settle, audit_interval, on_failure },
             settings,
             status,
             reports,
@@ -91,7 +99,8 @@ impl Steward {
 
     /// The first list: snapshots wait for its pods.
     pub(super) fn expect(&mut self, wanted: &[PodSpec]) {
-        let pods = wanted.iter().filter(|spec| spec.enrolled && spec.netns.is_some());
+        // Those that are not enrolled as well: they may be found captured.
+        let pods = wanted.iter().filter(|spec| spec.netns.is_some());
         let effects = self.hub.expect(pods.map(|spec| spec.uid.clone()).collect());
         self.perform(effects);
     }
@@ -133,8 +142,8 @@ impl Steward {
                 self.command(spec, Command::Capture, StageNow::Captured);
             }
             Action::Wait(spec) => {
-                let error = Some(CaptureError::Unplaced.to_string());
-                let pod = PodStatus { state: PodState::Waiting, error, ..described(&spec) };
+                let (error, uncaptured) = (Some(CaptureError::Unplaced.to_string()), Some(UncapturedReason::Unplaced));
+                let pod = PodStatus { state: PodState::Waiting, error, uncaptured, ..described(&spec) };
                 self.status.change(|status| {
                     if status.pods.insert(spec.uid.clone(), pod).is_none() {
                         tracing::warn!(
@@ -218,7 +227,7 @@ impl Steward {
                 // Not before the rules: the proxies let the mesh know, and then its callers come in plaintext.
                 let effects = self.hub.release(uid);
                 self.perform(effects);
-                self.status.change_pod(uid, |pod| pod.state = PodState::Releasing);
+                self.status.change_pod(uid, |pod| (pod.state, pod.uncaptured) = (PodState::Releasing, None));
             }
             Report::Clean => {
                 if self.pods.get(uid).is_some_and(|pod| pod.stage == StageNow::Clean) {
@@ -230,27 +239,47 @@ impl Steward {
                     self.status.change(|status| _ = status.pods.remove(uid));
                 }
             }
-            Report::Failed(error) => {
-                let error = error.to_string();
-                let mut known = false;
-                self.status.change_pod(uid, |pod| {
-                    known = pod.error.as_ref() == Some(&error);
-                    pod.state = PodState::Failed;
-                    pod.error = Some(error.clone());
-                    pod.failures += 1;
-                });
-                // Every attempt of a pod that waits for somebody to act would fill the log.
-                if !known {
-                    tracing::warn!(pod = %uid, error, "not as wanted, trying again");
-                }
-                let effects = self.hub.cannot(uid);
-                self.perform(effects);
-            }
+            Report::Leaving(listeners) => self.leaving(uid, &listeners),
+            Report::Failed { error, left } => self.failed(uid, &error, left),
             Report::Repaired(what) => {
-                tracing::warn!(pod = %uid, what, "rules or routes had been changed by somebody, repaired");
-                self.status.change_pod(uid, |pod| pod.repairs += 1);
+                tracing::warn!(pod = %uid, what, "rules, routes or listeners had been changed by somebody, repaired");
+                self.status.change(|status| status.repairs += 1);
+                self.status.change_pod(uid, |pod| {
+                    pod.repairs += 1;
+                    pod.repaired = Some(what.clone());
+                });
             }
         }
+    }
+
+    /// Found captured by an earlier life, and not selected any more: served until it has left.
+    fn leaving(&mut self, uid: &PodUid, listeners: &Listeners) {
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        tracing::info!(pod = %uid, "was captured and is not selected any more: leaves the mesh");
+        pod.stage = StageNow::Releasing(Instant::now());
+        let described = PodStatus { state: PodState::Releasing, ..described(&pod.spec) };
+        self.status.change(|status| _ = status.pods.insert(uid.clone(), described));
+        let effects = self.hub.put(info(&pod.spec, &self.settings.node), offer(listeners));
+        self.perform(effects);
+    }
+
+    fn failed(&mut self, uid: &PodUid, error: &CaptureError, left: Left) {
+        let (reason, words) = (error.reason(), error.to_string());
+        let mut known = false;
+        self.status.change_pod(uid, |pod| {
+            let state = if left == Left::Closed { PodState::Closed } else { PodState::Failed };
+            let uncaptured = matches!(left, Left::Closed | Left::Open).then_some(reason);
+            known = pod.error.as_ref() == Some(&words) && pod.state == state;
+            (pod.state, pod.uncaptured) = (state, uncaptured);
+            pod.error = Some(words.clone());
+            pod.failures += 1;
+        });
+        // Every attempt of a pod that waits for somebody to act would fill the log.
+        if !known {
+            tracing::warn!(pod = %uid, error = words, ?left, "not as wanted, trying again");
+        }
+        let effects = self.hub.cannot(uid);
+        self.perform(effects);
     }
 
     fn captured(&mut self, uid: &PodUid, listeners: Listeners, phase: Phase, old: usize) {
@@ -261,8 +290,8 @@ impl Steward {
         let mut news = false;
         self.status.change_pod(uid, |pod| {
             news = pod.state != state;
-            let (failures, error, old_connections) = (0, None, old);
-            *pod = PodStatus { state, ports, workers, failures, error, old_connections, ..pod.clone() };
+            let (failures, error, uncaptured, old_connections) = (0, None, None, old);
+            *pod = PodStatus { state, ports, workers, failures, error, uncaptured, old_connections, ..pod.clone() };
         });
         if news {
             tracing::info!(pod = pod.spec.name, namespace = pod.spec.namespace, ?phase, old, "captured");
@@ -333,12 +362,15 @@ impl Steward {
         }
     }
 
-    /// This half has no port; who wants to know its state reads a file beside the handover socket.
+    /// This half has no port: its proxies are told what their metrics and pages show of it, and who wants to know all of
+    /// it reads a file beside the handover socket.
     pub(super) fn show(&mut self) {
         let now = self.status.get();
         if now == self.shown {
             return;
         }
+        let effects = self.hub.condition(now.condition());
+        self.perform(effects);
         let path = self.settings.handover.path.with_file_name(STATUS_FILE);
         let (text, draft) = (self.status.to_json().to_string(), path.with_extension("new"));
         match std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path)) {
@@ -356,7 +388,7 @@ impl Steward {
                 let Some((uid, report)) = reported.recv().await else { return };
                 match report {
                     Report::Clean => drop(self.pods.remove(&uid)),
-                    Report::Failed(error) => tracing::warn!(pod = %uid, %error, "rules are not removed yet"),
+                    Report::Failed { error, .. } => tracing::warn!(pod = %uid, %error, "rules are not removed yet"),
                     _ => {}
                 }
             }

@@ -55,6 +55,9 @@ pub enum Half {
         /// Be this half instead of starting both: how `run` starts its children.
         #[arg(long, hide = true)]
         only: Option<OneHalf>,
+        /// Say on standard input when ready: how `run` starts the successor of a proxy.
+        #[arg(long, hide = true)]
+        say_ready: bool,
     },
 }
 

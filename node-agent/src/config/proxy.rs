@@ -58,6 +58,9 @@ pub struct ProxyOptions {
     /// kernel has and says so; `required` does not start without both.
     #[arg(long, env = "WEFT_SANDBOX", value_enum, default_value = "best-effort")]
     pub sandbox: Mode,
+    /// Standard input is a pipe to the supervisor, which wants to know when this proxy is ready.
+    #[arg(skip)]
+    pub say_ready: bool,
 }
 
 impl ProxyOptions {

@@ -13,7 +13,7 @@ fn the_command_line_is_consistent() {
 #[test]
 fn run_takes_the_options_of_both_halves() {
     let words = "weft-node-agent run --node a --source dir:/x --xds-address 10.0.0.1:15012 --workers 3";
-    let Half::Run { common, capture, proxy, only } = Arguments::parse_from(words.split(' ')).half else {
+    let Half::Run { common, capture, proxy, only, .. } = Arguments::parse_from(words.split(' ')).half else {
         panic!("not run")
     };
     assert_eq!((common.node.as_str(), only), ("a", None));

@@ -2,8 +2,10 @@
 //! wiring of all of it to the data workers. Nothing here touches a connection.
 
 mod certificates;
+mod condition;
 mod ejections;
 mod metrics;
+mod pages;
 mod plane;
 mod proxy_half;
 mod report;

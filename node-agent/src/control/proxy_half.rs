@@ -17,11 +17,12 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use weft_hbone::{ConnectionSettings, PoolSettings};
 use weft_identity::store::{Settings, StoreMetrics};
 use weft_identity::{RemoteAuthority, Store};
 use weft_model::Mesh;
-use weft_runtime::admin::{Admin, Exposure, bind};
+use weft_runtime::admin::Admin;
 use weft_runtime::metrics::Registry;
 use weft_runtime::readiness::Readiness;
 use weft_runtime::shared::{self, Reader};
@@ -33,8 +34,10 @@ use weft_wire::delta::{DeltaStream, StreamStatus};
 use weft_wire::report::Reporter;
 
 use super::certificates::Certificates;
+use super::condition::CaptureMetrics;
 use super::ejections::EjectionMetrics;
 use super::metrics::PlaneMetrics;
+use super::pages::{HANDOVER, Pages};
 use super::plane::ControlPlane;
 use super::report::report;
 use super::sections::{Sources, register};
@@ -70,26 +73,13 @@ pub async fn run_proxy(
     let registry = Registry::new("weft-node-agent", env!("CARGO_PKG_VERSION"));
     let memory = Memory::new(options.memory_limit, &registry);
     let readiness = Readiness::new();
+    let pages = Pages::bind(&options, &common.node, &common.handover).await?;
     let plane = ControlPlane::new(&options.control_plane, &common.node)?;
     let node = Arc::new(node_info(&common, &options));
     let mut tasks = JoinSet::new();
 
-    let (mut mesh, mesh_reader) = shared::channel(Mesh::default());
-    let (stream, status) = DeltaStream::new(plane.discovery.clone(), plane.stream());
-    tasks.spawn_local(async move {
-        stream.run(|batch| mesh.update(|mesh| mesh.apply(batch.changes))).await;
-    });
-
-    let authority = Arc::new(RemoteAuthority::new(CaClient::new(plane.authority.clone(), plane.credentials.clone())));
-    let clock = weft_identity::clock::system();
-    let (store, driver) = Store::new(
-        authority,
-        Settings::default(),
-        clock,
-        StdRng::from_rng(&mut rand::rng()),
-        StoreMetrics::new(&registry),
-    );
-    tasks.spawn_local(driver.run());
+    let (mesh_reader, status) = start_stream(&plane, &mut tasks);
+    let store = start_store(&plane, &registry, &mut tasks);
     follow_plane(&mut tasks, &registry, &store, &plane, &status);
 
     let (telemetry, lines) = Telemetry::new();
@@ -102,6 +92,8 @@ pub async fn run_proxy(
     let (served_writer, served) = nobody_served();
     let health = EndpointHealth::new(options.ejection.settings());
     registry.register(|registry| registry.register_collector(Box::new(EjectionMetrics(health.clone()))));
+    let condition = CaptureMetrics(served.clone());
+    registry.register(|registry| registry.register_collector(Box::new(condition)));
     let environment = Environment {
         mesh: mesh_reader.clone(),
         credentials: Arc::new(certificates.clone()),
@@ -128,26 +120,31 @@ pub async fn run_proxy(
         control_plane: options.control_plane.xds_address.to_string(),
     };
     let admin = register(Admin::new(readiness.clone(), registry).logging(logging), &sources);
-    let (pages, page_watch) = drain::channel();
-    serve_pages(&mut tasks, admin, &options, page_watch).await?;
+    let (page_drain, page_watch) = drain::channel();
+    tasks.spawn_local(pages.serve(admin, readiness.clone(), served.clone(), page_watch));
 
-    let (hello, handover) = (Hello { workers: threads.len(), node: common.node.clone() }, common.handover.clone());
+    let hello = Hello { workers: threads.len(), node: common.node.clone(), born: born() };
+    let (handover, draining) = (common.handover.clone(), CancellationToken::new());
     let gate = (readiness.wait_for("control plane: first answer"), readiness.wait_for("capture half: first pods"));
+    if options.say_ready {
+        tasks.spawn_local(say_when_ready(readiness.clone()));
+    }
     tasks.spawn_local(report_when_ready(&plane, readiness, (node.clone(), served, status.clone())));
-    let commands = workers.clone();
+    let (commands, drained) = (workers.clone(), draining.clone());
     tasks.spawn_local(async move {
         wait_for_mesh(status).await;
         drop(gate.0);
         let (events, handle) = HandoverClient::connect_when_there(&handover, hello);
         let dispatcher = Dispatcher::new(node, commands, handle, served_writer, certificates);
-        dispatcher.on_first_snapshot(gate.1).run(events, asked).await;
+        dispatcher.on_first_snapshot(gate.1).run(events, asked, drained).await;
     });
 
     let ended = wait_for_the_end(&mut signals, &mut tasks, &mut threads).await;
+    draining.cancel();
     finish(threads, workers, options.drain_deadline).await;
     tasks.shutdown().await;
     drop((telemetry, environment));
-    let _outcome = pages.drain(std::time::Duration::from_secs(1)).await;
+    let _outcome = page_drain.drain(std::time::Duration::from_secs(1)).await;
     // Every worker is gone, so the queue ends and with it the writer.
     let _written = tokio::time::timeout(std::time::Duration::from_secs(1), writer).await;
     ended
@@ -225,22 +222,43 @@ fn start_workers(
     Ok(workers)
 }
 
-async fn serve_pages(
-    tasks: &mut JoinSet<()>,
-    admin: Admin,
-    options: &ProxyOptions,
-    watch: drain::Watch,
-) -> anyhow::Result<()> {
-    let listeners = [
-        (options.admin, "--admin", Exposure::Everything),
-        (options.metrics, "--metrics", Exposure::Observers),
-        (options.health, "--health", Exposure::Observers),
-    ];
-    for (address, setting, exposure) in listeners {
-        let listener = bind(address, setting).await?;
-        tasks.spawn_local(admin.clone().serve(listener, exposure, watch.clone()));
+/// When this process was started, in ticks (10 ms) since the machine was; 0, the oldest, where that cannot be read.
+fn born() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    started(&stat).unwrap_or_default()
+}
+
+/// Field 22 of /proc/PID/stat (proc_pid_stat(5)); the program's name, field 2, may hold anything but ends with the last
+/// parenthesis.
+fn started(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// To the supervisor, which gave us the end of a pipe as standard input (`run`).
+async fn say_when_ready(readiness: Readiness) {
+    readiness.ready().await;
+    if let Err(error) = rustix::io::write(std::io::stdin(), b"\n") {
+        tracing::warn!(%error, "cannot tell the supervisor that this proxy is ready");
     }
-    Ok(())
+    // A task of the control thread that ends would end the program.
+    std::future::pending().await
+}
+
+fn start_stream(plane: &ControlPlane, tasks: &mut JoinSet<()>) -> (Reader<Mesh>, Reader<StreamStatus>) {
+    let (mut mesh, reader) = shared::channel(Mesh::default());
+    let (stream, status) = DeltaStream::new(plane.discovery.clone(), plane.stream());
+    tasks.spawn_local(async move {
+        stream.run(|batch| mesh.update(|mesh| mesh.apply(batch.changes))).await;
+    });
+    (reader, status)
+}
+
+fn start_store(plane: &ControlPlane, registry: &Registry, tasks: &mut JoinSet<()>) -> Store {
+    let authority = Arc::new(RemoteAuthority::new(CaClient::new(plane.authority.clone(), plane.credentials.clone())));
+    let (clock, dice) = (weft_identity::clock::system(), StdRng::from_rng(&mut rand::rng()));
+    let (store, driver) = Store::new(authority, Settings::default(), clock, dice, StoreMetrics::new(registry));
+    tasks.spawn_local(driver.run());
+    store
 }
 
 /// No pod is captured by a proxy that knows nothing: its connections would only wait and fail
@@ -302,6 +320,7 @@ fn shown_settings(
     let plane = &options.control_plane;
     let shown = [
         ("node", common.node.clone()),
+        (HANDOVER, common.handover.display().to_string()),
         ("cluster", plane.cluster.clone()),
         ("network", plane.network.clone()),
         ("trust domain", plane.trust_domain.clone()),
@@ -330,7 +349,15 @@ mod tests {
     use weft_runtime::signals::Signals;
     use weft_runtime::threads;
 
-    use super::wait_for_the_end;
+    use super::{born, started, wait_for_the_end};
+
+    #[test]
+    fn a_start_is_read_whatever_the_programs_name_is() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        assert_eq!(started(&format!("7 (weft) 1 2) x) {rest}")), Some(4711));
+        assert_eq!(started("7 (weft"), None);
+        assert!(born() > 0);
+    }
 
     /// Its listeners' queues would fill while the program looks well.
     #[tokio::test]

@@ -31,6 +31,10 @@ pub(super) async fn report(
         return;
     }
     loop {
+        // A newer proxy tells by now, and knows better.
+        if served.wait_until(|served| !served.is_retired()).await.is_err() {
+            return;
+        }
         let streams = stream.load().streams;
         let report = report_of(&node, &served.load());
         match reporter.report(&report).await {

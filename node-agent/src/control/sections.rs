@@ -16,6 +16,7 @@ use weft_wire::delta::{StreamStatus, TypeStatus};
 
 use super::ejections::mark;
 use crate::node_info::NodeInfo;
+use crate::pods::Uncaptured;
 use crate::telemetry::Refusals;
 use crate::worker::health::EndpointHealth;
 use crate::worker::run::WorkerCommand;
@@ -74,6 +75,11 @@ fn pods(sources: &Sources) -> Vec<PodRow> {
         row.captured_here = Some(leaving.is_some());
         if leaving == Some(&true) {
             row.note = Some("leaving the mesh: live connections end in their own time".to_owned());
+        }
+        let is_it = |pod: &&Uncaptured| (&pod.namespace, &pod.name) == (&row.namespace, &row.name);
+        if let Some(pod) = served.condition().uncaptured.iter().find(is_it) {
+            let left = if pod.closed { "closed until it can be captured" } else { "IN PLAINTEXT" };
+            row.note = Some(format!("selected but not captured ({}): {left}", pod.reason));
         }
     }
     rows

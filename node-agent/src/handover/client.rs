@@ -16,7 +16,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     channel::{Channel, ChannelError},
-    message::{Family, Hello, ListenerRole, ListenerTag, MAX_SOCKETS, PodInfo, ToCapture, ToProxy},
+    message::{Condition, Family, Hello, ListenerRole, ListenerTag, MAX_SOCKETS, PodInfo, ToCapture, ToProxy},
 };
 use crate::pods::PodUid;
 
@@ -72,6 +72,8 @@ pub enum Event {
     },
     /// A newer proxy has taken every pod: stop accepting and finish.
     Retire,
+    /// How it stands with the capture of this node's pods.
+    Condition(Condition),
     /// The capture half is away; the client is trying to reach it. Requests for sockets that were not answered are lost.
     Disconnected {
         /// Why, for the log.
@@ -142,6 +144,11 @@ impl HandoverHandle {
         self.say(ToCapture::Relaying { uid: uid.clone(), count });
     }
 
+    /// This proxy takes nothing new any more. Remembered over a reconnect.
+    pub fn draining(&self) {
+        self.say(ToCapture::Draining);
+    }
+
     fn say(&self, message: ToCapture) {
         // The task ends only when the proxy does; then nobody listens, and nothing is lost.
         let _ended = self.requests.send(message);
@@ -151,7 +158,14 @@ impl HandoverHandle {
 fn start(channel: Option<Channel>, path: PathBuf, hello: Hello) -> (mpsc::Receiver<Event>, HandoverHandle) {
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
     let (requests, request_receiver) = mpsc::unbounded_channel();
-    let client = Client { path, hello, events: event_sender, requests: request_receiver, relaying: BTreeMap::new() };
+    let client = Client {
+        path,
+        hello,
+        events: event_sender,
+        requests: request_receiver,
+        relaying: BTreeMap::new(),
+        draining: false,
+    };
     tokio::spawn(client.run(channel));
     (events, HandoverHandle { requests })
 }
@@ -168,6 +182,7 @@ struct Client {
     events: mpsc::Sender<Event>,
     requests: mpsc::UnboundedReceiver<ToCapture>,
     relaying: BTreeMap<PodUid, u64>,
+    draining: bool,
 }
 
 impl Client {
@@ -217,18 +232,19 @@ impl Client {
     }
 
     fn remember(&mut self, message: &ToCapture) {
-        if let ToCapture::Relaying { uid, count } = message {
-            if *count == 0 {
-                self.relaying.remove(uid);
-            } else {
-                self.relaying.insert(uid.clone(), *count);
-            }
+        match message {
+            ToCapture::Relaying { uid, count: 0 } => _ = self.relaying.remove(uid),
+            ToCapture::Relaying { uid, count } => _ = self.relaying.insert(uid.clone(), *count),
+            ToCapture::Draining => self.draining = true,
+            ToCapture::Hello(_) | ToCapture::Ack { .. } | ToCapture::WantSockets { .. } => {}
         }
     }
 
     async fn converse(&mut self, channel: Channel) -> End {
         let counts = self.relaying.iter().map(|(uid, count)| ToCapture::Relaying { uid: uid.clone(), count: *count });
-        let first: Vec<_> = std::iter::once(ToCapture::Hello(self.hello.clone())).chain(counts).collect();
+        let draining = self.draining.then_some(ToCapture::Draining);
+        let first: Vec<_> =
+            std::iter::once(ToCapture::Hello(self.hello.clone())).chain(draining).chain(counts).collect();
         for message in first {
             if let Err(error) = channel.send(&message, &[]).await {
                 return End::Lost(error.to_string());
@@ -268,6 +284,7 @@ fn to_event(message: ToProxy, descriptors: Vec<OwnedFd>, workers: usize) -> Resu
         ToProxy::SnapshotSent => Event::SnapshotSent,
         ToProxy::Sockets { uid, family } => Event::Sockets { uid, family, sockets: descriptors },
         ToProxy::Retire => Event::Retire,
+        ToProxy::Condition(condition) => Event::Condition(condition),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Who must be told what: the capture half's side of the conversation with any number of proxies. No I/O.
 //!
 //! The newest proxy gets every pod; when it has taken all of them, the older ones are told to retire, and finish what
-//! they have. When the newest dies, the next one gets everything again. Each call returns what is to be done.
+//! they have. When the newest dies or drains, the next one gets everything again. Each call returns what is to be done.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::message::{Family, ListenerTag, PodInfo, ToCapture, ToProxy};
+use super::message::{Condition, Family, ListenerTag, PodInfo, ToCapture, ToProxy};
 use crate::pods::PodUid;
 
 /// One connection of a proxy; later ones are greater.
@@ -59,6 +59,9 @@ struct Pod {
 struct Session {
     /// None until Hello.
     workers: Option<usize>,
+    born: u64,
+    /// Takes nothing new.
+    draining: bool,
     /// Pods whose listeners are being made for this proxy.
     awaited: BTreeSet<PodUid>,
     snapshot_sent: bool,
@@ -89,6 +92,7 @@ pub struct Hub {
     expected: Option<BTreeSet<PodUid>>,
     /// Questions for sockets of pods that are not made yet, answered when it is known whether they are.
     waiting: Vec<Question>,
+    condition: Condition,
 }
 
 impl Hub {
@@ -145,12 +149,18 @@ impl Hub {
     pub fn disconnected(&mut self, id: SessionId) -> Vec<Effect> {
         self.sessions.remove(&id);
         self.waiting.retain(|question| question.session != id);
-        if self.newest != Some(id) {
+        self.elect()
+    }
+
+    /// The youngest proxy that takes something new serves; one that has just been elected is told everything.
+    fn elect(&mut self) -> Vec<Effect> {
+        let able = self.sessions.iter().filter(|(_, session)| session.workers.is_some() && !session.draining);
+        let best = able.max_by_key(|(id, session)| (session.born, **id)).map(|(id, _)| *id);
+        if best == self.newest {
             return Vec::new();
         }
-        let heir = self.sessions.iter().rev().find(|(_, session)| session.workers.is_some());
-        self.newest = heir.map(|(id, _)| *id);
-        self.newest.map(|heir| self.snapshot(heir)).unwrap_or_default()
+        self.newest = best;
+        best.map(|best| self.snapshot(best)).unwrap_or_default()
     }
 
     /// A proxy said something.
@@ -158,9 +168,14 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&id) else { return Vec::new() };
         match (session.workers, message) {
             (None, ToCapture::Hello(hello)) if hello.node == self.node => {
-                session.workers = Some(hello.workers);
-                self.newest = Some(id);
-                self.snapshot(id)
+                (session.workers, session.born) = (Some(hello.workers), hello.born);
+                let mut effects = self.elect();
+                if self.newest != Some(id) {
+                    // An older one is back, after this half was away: it finishes what it has.
+                    effects.push(send(id, ToProxy::Condition(self.condition.clone()), Vec::new()));
+                    effects.extend(self.retire_older());
+                }
+                effects
             }
             (None, ToCapture::Hello(_)) => vec![Effect::Close(id, "the proxy serves another node")],
             (None, _) => vec![Effect::Close(id, "the proxy did not say hello first")],
@@ -173,6 +188,10 @@ impl Hub {
             }
             (Some(_), ToCapture::WantSockets { uid, family, count }) => {
                 self.answer(Question { session: id, uid, family, count }).into_iter().collect()
+            }
+            (Some(_), ToCapture::Draining) => {
+                session.draining = true;
+                self.elect()
             }
             (Some(_), ToCapture::Relaying { uid, count }) => {
                 session.relaying.insert(uid, count);
@@ -202,6 +221,16 @@ impl Hub {
     /// Dial sockets that a proxy asked for.
     pub fn sockets(&self, id: SessionId, uid: PodUid, family: Family, sockets: Vec<OwnedFd>) -> Vec<Effect> {
         vec![send(id, ToProxy::Sockets { uid, family }, sockets.into_iter().map(Arc::new).collect())]
+    }
+
+    /// How it stands with the capture; every proxy is told when it is news.
+    pub fn condition(&mut self, condition: Condition) -> Vec<Effect> {
+        if condition == self.condition {
+            return Vec::new();
+        }
+        self.condition = condition;
+        let greeted = self.sessions.iter().filter(|(_, session)| session.workers.is_some());
+        greeted.map(|(id, _)| send(*id, ToProxy::Condition(self.condition.clone()), Vec::new())).collect()
     }
 
     /// A pod begins to leave the mesh.
@@ -242,7 +271,7 @@ impl Hub {
             session.retired = false;
             session.awaited = uids.iter().chain(self.expected.iter().flatten()).cloned().collect();
         }
-        let mut effects = Vec::new();
+        let mut effects = vec![send(id, ToProxy::Condition(self.condition.clone()), Vec::new())];
         for uid in &uids {
             effects.extend(self.tell(id, uid));
         }

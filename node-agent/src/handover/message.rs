@@ -1,15 +1,15 @@
 //! What the two halves say to each other: JSON records with a version, bounded in size, strict about unknown words.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::pods::PodUid;
+use crate::pods::{PodUid, Uncaptured, UncapturedReason};
 
 /// Version of this protocol. Both halves come from one image, so a difference is an upgrade in progress: the side that
 /// sees it says so and closes; the restarted half then matches.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of the longest record. A pod with 32 workers needs about 12 KiB; the kernel's default socket buffer
 /// (212992 bytes) takes a record of this size whole.
@@ -23,6 +23,10 @@ pub const MAX_WORKERS: usize = 40;
 
 /// Sockets of one request: more are asked for again, so that one pod cannot starve the others of descriptors.
 pub const MAX_SOCKETS: usize = 64;
+
+/// Pods of one [`Condition`] that are named: each takes at most some 600 bytes of the record (names of Kubernetes have at
+/// most 253, namespaces 63).
+pub const MAX_UNCAPTURED: usize = 100;
 
 /// Why a record is refused. The connection is closed after it: the two halves do not understand each other.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -80,6 +84,11 @@ pub enum ListenerRole {
     Hbone,
 }
 
+impl ListenerRole {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Outbound, Self::Inbound, Self::Hbone];
+}
+
 /// Says what the descriptor of the same position is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -120,6 +129,35 @@ pub struct Hello {
     pub workers: usize,
     /// Node that the proxy serves; must be the capture half's.
     pub node: String,
+    /// When the proxy was started, in ticks since the machine was (no clock that can be set): of two that live beside
+    /// each other the younger one serves, whoever comes first when the capture half returns.
+    pub born: u64,
+}
+
+/// How it stands with the capture of this node's pods: for the proxy's metrics and pages, since this half has no port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// How many selected pods are not captured, by reason.
+    pub counts: BTreeMap<UncapturedReason, u32>,
+    /// The first [`MAX_UNCAPTURED`] of them.
+    pub uncaptured: Vec<Uncaptured>,
+    /// How often rules, routes or listeners had been changed by somebody, and were repaired, since this half started.
+    pub repairs: u64,
+}
+
+impl Condition {
+    /// Counts all, names as many as fit.
+    pub fn new(uncaptured: impl IntoIterator<Item = Uncaptured>, repairs: u64) -> Self {
+        let mut condition = Self { repairs, ..Self::default() };
+        for pod in uncaptured {
+            *condition.counts.entry(pod.reason).or_default() += 1;
+            if condition.uncaptured.len() < MAX_UNCAPTURED {
+                condition.uncaptured.push(pod);
+            }
+        }
+        condition
+    }
 }
 
 /// From the capture half to the proxy.
@@ -154,9 +192,11 @@ pub enum ToProxy {
     },
     /// A newer proxy has taken every pod: stop accepting, finish what is there. A later `Pod` revokes it.
     Retire,
+    /// How it stands with the capture; replaces what was said before.
+    Condition(Condition),
 }
 
-/// From the proxy to the capture half.
+/// From the proxy to the capture half. [`Self::Draining`] and the counts are said again after every greeting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ToCapture {
@@ -185,6 +225,8 @@ pub enum ToCapture {
         /// Captured connections, in both directions.
         count: u64,
     },
+    /// This proxy takes nothing new any more: another one shall.
+    Draining,
 }
 
 /// A message of one direction: knows its words, so that an unknown one is named in the error.
@@ -200,12 +242,16 @@ pub trait Message: Serialize + DeserializeOwned {
 }
 
 impl Message for ToProxy {
-    const KINDS: &'static [&'static str] = &["pod", "release", "remove", "snapshot_sent", "sockets", "retire"];
+    const KINDS: &'static [&'static str] =
+        &["pod", "release", "remove", "snapshot_sent", "sockets", "retire", "condition"];
 
     fn check(&self) -> Result<(), MessageError> {
         match self {
             Self::Pod { listeners, .. } if listeners.len() > MAX_DESCRIPTORS => {
                 Err(MessageError::OutOfRange("more listeners than descriptors fit beside a record"))
+            }
+            Self::Condition(condition) if condition.uncaptured.len() > MAX_UNCAPTURED => {
+                Err(MessageError::OutOfRange("more pods that are not captured than may be named"))
             }
             _ => Ok(()),
         }
@@ -213,7 +259,7 @@ impl Message for ToProxy {
 }
 
 impl Message for ToCapture {
-    const KINDS: &'static [&'static str] = &["hello", "ack", "want_sockets", "relaying"];
+    const KINDS: &'static [&'static str] = &["hello", "ack", "want_sockets", "relaying", "draining"];
 
     fn check(&self) -> Result<(), MessageError> {
         match self {

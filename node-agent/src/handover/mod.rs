@@ -25,7 +25,7 @@ pub mod server;
 
 pub use channel::{Channel, ChannelError};
 pub use client::{ClientError, Event, HandoverClient, HandoverHandle, WorkerListeners};
-pub use message::{Family, Hello, ListenerRole, ListenerTag, MessageError, PodInfo, ToCapture, ToProxy};
+pub use message::{Condition, Family, Hello, ListenerRole, ListenerTag, MessageError, PodInfo, ToCapture, ToProxy};
 
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ fn info(uid: &str) -> PodInfo {
 #[tokio::test]
 async fn a_pod_arrives_with_usable_listeners() {
     let (capture, proxy) = Channel::pair().unwrap();
-    let hello = Hello { workers: 2, node: "one".into() };
+    let hello = Hello { workers: 2, node: "one".into(), born: 0 };
     let (mut events, handle) = HandoverClient::over(proxy, hello.clone());
     assert_eq!(capture.receive::<ToCapture>().await.unwrap().0, ToCapture::Hello(hello));
 
@@ -71,7 +71,7 @@ async fn the_most_descriptors_and_the_limit_of_a_record() {
 #[tokio::test]
 async fn a_listener_for_a_worker_that_is_not_there_ends_the_conversation() {
     let (capture, proxy) = Channel::pair().unwrap();
-    let (mut events, _handle) = HandoverClient::over(proxy, Hello { workers: 1, node: "one".into() });
+    let (mut events, _handle) = HandoverClient::over(proxy, Hello { workers: 1, node: "one".into(), born: 0 });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let tag = ListenerTag { worker: 1, role: ListenerRole::Hbone, family: Family::V4 };
     capture.send(&ToProxy::Pod { info: info("a"), listeners: vec![tag] }, &[listener.as_fd()]).await.unwrap();

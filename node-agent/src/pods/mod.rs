@@ -2,5 +2,7 @@
 
 pub mod roster;
 mod spec;
+mod uncaptured;
 
 pub use spec::{PodSpec, PodUid};
+pub use uncaptured::{Uncaptured, UncapturedReason};

@@ -11,7 +11,7 @@ use weft_model::SpiffeId;
 use weft_model::spiffe::SpiffeError;
 use weft_model::workload::{Uid, Workload};
 
-use crate::handover::PodInfo;
+use crate::handover::{Condition, PodInfo};
 use crate::node_info::NodeInfo;
 use crate::pods::PodUid;
 use crate::worker::pod_load::PodLoad;
@@ -43,6 +43,8 @@ pub struct Served {
     pods: HashMap<PodUid, ServedPod>,
     by_workload: HashMap<Uid, PodUid>,
     complete: bool,
+    retired: bool,
+    condition: Arc<Condition>,
 }
 
 impl Served {
@@ -59,6 +61,30 @@ impl Served {
         Self { complete: true, ..self.clone() }
     }
 
+    /// A newer proxy has taken every pod: what this one knows of them grows old, and is nobody's business any more.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
+    /// Retired, until a pod is named again.
+    #[must_use]
+    pub fn retired(&self) -> Self {
+        Self { retired: true, ..self.clone() }
+    }
+
+    /// How it stands with the capture of this node's pods, by the capture half's word.
+    #[must_use]
+    pub fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
+    /// With another condition.
+    #[must_use]
+    pub fn in_condition(&self, condition: Condition) -> Self {
+        Self { condition: Arc::new(condition), ..self.clone() }
+    }
+
     /// With this pod, new or changed.
     ///
     /// # Errors
@@ -69,6 +95,7 @@ impl Served {
         let load = next.pods.get(&info.uid).map_or_else(Arc::default, |pod| pod.load.clone());
         next.by_workload.insert(node.workload_uid(&info), info.uid.clone());
         next.pods.insert(info.uid.clone(), ServedPod { info, identity, leaving: false, load });
+        next.retired = false;
         Ok(next)
     }
 

@@ -4,9 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "test equipment outside of #[test] functions: a failure is the test's")]
 
 mod equipment;
+mod failure;
 mod half;
 mod half_dead;
+mod lives;
 mod ports;
+mod repair;
+mod replace;
 mod rules;
+mod scene;
 mod traffic;
 mod transitions;

@@ -11,6 +11,7 @@ use weft_model::ejection::EjectionSettings;
 use weft_model::service::{AppProtocol, Service, ServiceAddress, ServiceKey, ServicePort};
 use weft_model::workload::{TunnelProtocol, Workload};
 use weft_node_agent::capture::serve::{CaptureSettings, serve};
+use weft_node_agent::capture::settings::OnFailure;
 use weft_node_agent::capture::status::{PodState, StatusHandle};
 use weft_node_agent::dispatch::{Dispatcher, PodObserver, ask_through, nobody_served};
 use weft_node_agent::environment::{Environment, ProxySettings, local_address};
@@ -205,10 +206,11 @@ impl Halves {
             });
             workers.push(worker.unwrap());
         }
-        let hello = Hello { workers: WORKERS, node: environment.node.name.to_string() };
+        let hello = Hello { workers: WORKERS, node: environment.node.name.to_string(), born: 0 };
         let (events, handle) = HandoverClient::connect_when_there(&path, hello);
         let dispatcher = Dispatcher::new(environment.node.clone(), workers_commands.clone(), handle, served, Nobody);
-        let dispatching = tokio::task::spawn_local(dispatcher.run(events, asked));
+        let dispatching =
+            tokio::task::spawn_local(dispatcher.run(events, asked, tokio_util::sync::CancellationToken::new()));
         let _ = stopped.await;
         for commands in &workers_commands {
             let _ = commands.send(WorkerCommand::Drain { deadline: tokio::time::Instant::now() });
@@ -233,6 +235,7 @@ fn capture_settings(lab: &Lab, node: &str) -> CaptureSettings {
         settle: Duration::from_millis(200),
         release: ReleasePatience { grace: Duration::from_millis(10), deadline: Duration::from_secs(60) },
         audit_interval: Duration::from_secs(10),
+        on_failure: OnFailure::Close,
         release_on_exit: false,
     }
 }

@@ -1,7 +1,7 @@
 //! Conversations as scripts: what is said to whom, in which order.
 
 use super::*;
-use crate::handover::message::{Hello, ListenerRole};
+use crate::handover::message::{Condition, Hello, ListenerRole};
 
 fn info(uid: &str) -> PodInfo {
     PodInfo {
@@ -30,7 +30,7 @@ fn offer(workers: usize) -> Offer {
 
 fn hello(hub: &mut Hub, id: SessionId, workers: usize) -> Vec<String> {
     hub.connected(id);
-    words(hub.said(id, ToCapture::Hello(Hello { workers, node: "one".into() })))
+    words(hub.said(id, ToCapture::Hello(Hello { workers, node: "one".into(), born: 0 })))
 }
 
 fn ack(hub: &mut Hub, id: SessionId, uid: &str) -> Vec<String> {
@@ -38,24 +38,29 @@ fn ack(hub: &mut Hub, id: SessionId, uid: &str) -> Vec<String> {
 }
 
 fn words(effects: Vec<Effect>) -> Vec<String> {
-    let word = |effect| match effect {
-        Effect::Send(id, outgoing) => match outgoing.message {
-            ToProxy::Pod { info, listeners } => {
-                assert_eq!(listeners.len(), outgoing.descriptors.len());
-                format!("{id} pod {} {}", info.uid, listeners.len())
-            }
-            ToProxy::Release { uid } => format!("{id} release {uid}"),
-            ToProxy::Remove { uid } => format!("{id} remove {uid}"),
-            ToProxy::SnapshotSent => format!("{id} snapshot"),
-            ToProxy::Sockets { uid, .. } => format!("{id} sockets {uid} {}", outgoing.descriptors.len()),
-            ToProxy::Retire => format!("{id} retire"),
-        },
-        Effect::Close(id, why) => format!("{id} close: {why}"),
-        Effect::MakeListeners(uid, workers) => format!("make {uid} {workers}"),
-        Effect::MakeSockets(id, uid, _, count) => format!("{id} dial {uid} {count}"),
-        Effect::Acknowledged(uid, outcome) => format!("ack {uid} {outcome:?}"),
+    let word = |effect| {
+        Some(match effect {
+            Effect::Send(id, outgoing) => match outgoing.message {
+                ToProxy::Pod { info, listeners } => {
+                    assert_eq!(listeners.len(), outgoing.descriptors.len());
+                    format!("{id} pod {} {}", info.uid, listeners.len())
+                }
+                ToProxy::Release { uid } => format!("{id} release {uid}"),
+                ToProxy::Remove { uid } => format!("{id} remove {uid}"),
+                ToProxy::SnapshotSent => format!("{id} snapshot"),
+                ToProxy::Sockets { uid, .. } => format!("{id} sockets {uid} {}", outgoing.descriptors.len()),
+                ToProxy::Retire => format!("{id} retire"),
+                // Said in every snapshot and told apart below.
+                ToProxy::Condition(condition) if condition == Condition::default() => return None,
+                ToProxy::Condition(condition) => format!("{id} repairs {}", condition.repairs),
+            },
+            Effect::Close(id, why) => format!("{id} close: {why}"),
+            Effect::MakeListeners(uid, workers) => format!("make {uid} {workers}"),
+            Effect::MakeSockets(id, uid, _, count) => format!("{id} dial {uid} {count}"),
+            Effect::Acknowledged(uid, outcome) => format!("ack {uid} {outcome:?}"),
+        })
     };
-    effects.into_iter().map(word).collect()
+    effects.into_iter().filter_map(word).collect()
 }
 
 #[test]
@@ -128,7 +133,7 @@ fn requests_are_checked() {
     hello(&mut hub, 2, 1);
     assert_eq!(words(hub.said(2, want("a"))), ["2 dial a 3"]);
     assert_eq!(words(hub.said(2, want("gone"))), ["2 sockets gone 0"]);
-    let other = ToCapture::Hello(Hello { workers: 1, node: "two".into() });
+    let other = ToCapture::Hello(Hello { workers: 1, node: "two".into(), born: 0 });
     hub.connected(3);
     assert_eq!(words(hub.said(3, other.clone())), ["3 close: the proxy serves another node"]);
     assert_eq!(words(hub.said(2, other)), ["2 close: the proxy said hello twice"]);
@@ -173,4 +178,50 @@ fn a_question_ends_with_its_conversation() {
     hub.disconnected(1);
     assert!(words(hub.expect(["a".into()].into())).is_empty());
     assert!(words(hub.put(info("a"), offer(1))).is_empty());
+}
+
+#[test]
+fn the_condition_is_told_to_every_proxy_when_it_changes_and_to_newcomers_at_once() {
+    let mut hub = settled();
+    hello(&mut hub, 1, 1);
+    hub.connected(2);
+    let condition = |repairs| Condition { repairs, ..Condition::default() };
+    assert_eq!(words(hub.condition(condition(1))), ["1 repairs 1"], "not before the greeting");
+    assert!(hub.condition(condition(1)).is_empty(), "no news");
+    let greeting = ToCapture::Hello(Hello { workers: 1, node: "one".into(), born: 0 });
+    assert_eq!(words(hub.said(2, greeting)), ["2 repairs 1", "2 snapshot", "1 retire"]);
+    assert_eq!(words(hub.condition(condition(2))), ["1 repairs 2", "2 repairs 2"]);
+}
+
+#[test]
+fn after_a_restart_of_this_half_the_younger_proxy_serves_whoever_comes_back_first() {
+    let mut hub = settled();
+    hub.put(info("a"), offer(1));
+    let greet = |hub: &mut Hub, id, born| {
+        hub.connected(id);
+        words(hub.said(id, ToCapture::Hello(Hello { workers: 1, node: "one".into(), born })))
+    };
+    assert_eq!(greet(&mut hub, 1, 500), ["1 pod a 1", "1 snapshot"]);
+    assert_eq!(ack(&mut hub, 1, "a"), ["ack a Ok(())"]);
+    assert_eq!(greet(&mut hub, 2, 400), ["2 retire"], "an older one");
+    assert_eq!(words(hub.put(info("b"), offer(1))), ["1 pod b 1"]);
+    // The younger one dies: the older one has everything again.
+    assert_eq!(words(hub.disconnected(1)), ["2 pod a 1", "2 pod b 1", "2 snapshot"]);
+}
+
+#[test]
+fn a_draining_proxy_is_given_nothing_and_inherits_nothing() {
+    let mut hub = settled();
+    hub.put(info("a"), offer(1));
+    hello(&mut hub, 1, 1);
+    hello(&mut hub, 2, 1);
+    ack(&mut hub, 2, "a");
+    assert_eq!(words(hub.said(2, ToCapture::Draining)), ["1 pod a 1", "1 snapshot"], "the other one takes over again");
+    assert!(words(hub.said(1, ToCapture::Draining)).is_empty(), "nobody is left");
+    assert!(words(hub.put(info("b"), offer(1))).is_empty());
+    assert_eq!(hub.workers(), None);
+    // Its relayed connections still need sockets.
+    let want = ToCapture::WantSockets { uid: "b".into(), family: Family::V4, count: 1 };
+    assert_eq!(words(hub.said(2, want)), ["2 dial b 1"]);
+    assert_eq!(hello(&mut hub, 3, 1), ["3 pod a 1", "3 pod b 1", "3 snapshot"]);
 }

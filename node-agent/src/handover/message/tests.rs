@@ -39,12 +39,44 @@ fn to_proxy() -> impl Strategy<Value = ToProxy> {
         Just(ToProxy::SnapshotSent),
         (uid(), family()).prop_map(|(uid, family)| ToProxy::Sockets { uid, family }),
         Just(ToProxy::Retire),
+        (vec(uncaptured(), 0..=MAX_UNCAPTURED), any::<u64>())
+            .prop_map(|(pods, repairs)| ToProxy::Condition(Condition::new(pods, repairs))),
     ]
+}
+
+fn uncaptured() -> impl Strategy<Value = Uncaptured> {
+    let reason = proptest::sample::select(UncapturedReason::ALL.as_slice());
+    (uid(), ".{0,40}", ".{0,40}", reason, any::<bool>()).prop_map(|(uid, namespace, name, reason, closed)| Uncaptured {
+        uid,
+        namespace,
+        name,
+        reason,
+        closed,
+    })
+}
+
+#[test]
+fn a_node_full_of_pods_with_the_longest_names_fits_into_a_record() {
+    let pod = |number: usize| Uncaptured {
+        uid: format!("{number:0>36}").into(),
+        namespace: "n".repeat(63),
+        name: "p".repeat(253),
+        reason: UncapturedReason::HbonePortTaken,
+        closed: false,
+    };
+    let condition = Condition::new((0..500).map(pod), u64::MAX);
+    assert_eq!((condition.counts.values().sum::<u32>(), condition.uncaptured.len()), (500, MAX_UNCAPTURED));
+    encode(&ToProxy::Condition(condition)).unwrap();
 }
 
 fn to_capture() -> impl Strategy<Value = ToCapture> {
     prop_oneof![
-        (1..=MAX_WORKERS, ".{0,40}").prop_map(|(workers, node)| ToCapture::Hello(Hello { workers, node })),
+        (1..=MAX_WORKERS, ".{0,40}", any::<u64>()).prop_map(|(workers, node, born)| ToCapture::Hello(Hello {
+            workers,
+            node,
+            born
+        })),
+        Just(ToCapture::Draining),
         (uid(), option::of(".{0,80}")).prop_map(|(uid, error)| ToCapture::Ack { uid, error }),
         (uid(), family(), 1..=MAX_SOCKETS).prop_map(|(uid, family, count)| ToCapture::WantSockets {
             uid,
@@ -84,16 +116,16 @@ proptest! {
 
 #[test]
 fn refusals_are_named() {
-    let version = br#"{"version":2,"kind":"retire"}"#;
-    assert_eq!(decode::<ToProxy>(version), Err(MessageError::Version { found: 2 }));
-    let unknown = br#"{"version":1,"kind":"dance"}"#;
+    let version = br#"{"version":999,"kind":"retire"}"#;
+    assert_eq!(decode::<ToProxy>(version), Err(MessageError::Version { found: 999 }));
+    let unknown = br#"{"version":2,"kind":"dance"}"#;
     assert_eq!(decode::<ToProxy>(unknown), Err(MessageError::Unknown { kind: "dance".into() }));
     assert!(matches!(decode::<ToProxy>(br#"{"kind":"retire"}"#), Err(MessageError::Malformed(_))));
-    assert!(matches!(decode::<ToProxy>(br#"{"version":1,"kind":"remove"}"#), Err(MessageError::Malformed(_))));
+    assert!(matches!(decode::<ToProxy>(br#"{"version":2,"kind":"remove"}"#), Err(MessageError::Malformed(_))));
     assert!(matches!(decode::<ToProxy>(b"[]"), Err(MessageError::Malformed(_))));
-    let workers = br#"{"version":1,"kind":"hello","workers":0,"node":"a"}"#;
+    let workers = br#"{"version":2,"kind":"hello","workers":0,"node":"a","born":0}"#;
     assert!(matches!(decode::<ToCapture>(workers), Err(MessageError::OutOfRange(_))));
-    let extra = br#"{"version":1,"kind":"remove","uid":"a","more":1}"#;
+    let extra = br#"{"version":2,"kind":"remove","uid":"a","more":1}"#;
     assert!(matches!(decode::<ToProxy>(extra), Err(MessageError::Malformed(_))));
     assert_eq!(decode::<ToProxy>(&vec![b' '; MAX_RECORD + 1]), Err(MessageError::TooLong(MAX_RECORD + 1)));
 }

@@ -16,7 +16,7 @@ fn own_user() -> u32 {
 }
 
 fn hello() -> Hello {
-    Hello { workers: 1, node: "one".into() }
+    Hello { workers: 1, node: "one".into(), born: 0 }
 }
 
 #[tokio::test]

@@ -1,0 +1,212 @@
+//! The capture half killed in every phase of joining and leaving, pods that are replaced or go meanwhile, and many at once.
+
+use std::{
+    net::TcpStream,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use weft_node_agent::{
+    capture::{
+        install::{Installer, Standing},
+        mark::CapturePorts,
+        ruleset::Phase,
+        socket::Ipv6,
+        status::PodState,
+    },
+    handover::{Event, Family},
+    pods::PodSpec,
+};
+use weft_testkit::{
+    enter_or_skip,
+    netns::{Lab, Pod},
+    wait,
+};
+
+use crate::equipment::{DEADLINE, accept, address, connect, elsewhere, installers, listen};
+use crate::scene::{Half, run, spec};
+
+const PORT: u16 = 8080;
+
+fn plain(pod: &Pod) -> PodSpec {
+    PodSpec { enrolled: false, ..spec(pod) }
+}
+
+fn phase(pod: &Pod, installer: &Installer) -> Option<Phase> {
+    match pod.run(|| installer.standing(CapturePorts::default(), Ipv6::Usable)).unwrap().unwrap() {
+        Some(Standing::Whole(phase)) => Some(phase),
+        Some(Standing::Damaged) => panic!("damaged"),
+        None => None,
+    }
+}
+
+async fn until_phase(pod: &Pod, installer: &Installer, wanted: Option<Phase>) {
+    let begun = Instant::now();
+    while phase(pod, installer) != wanted {
+        assert!(begun.elapsed() < 2 * DEADLINE, "{:?} instead of {wanted:?}", phase(pod, installer));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A connection from a pod to another one that both hold.
+fn old_connection(pod: &Pod, other: &Pod) -> (TcpStream, TcpStream) {
+    let service = listen(other, Family::V4, PORT);
+    let call = connect(pod, address(other, Family::V4, PORT), DEADLINE).unwrap();
+    (call, accept(&service, DEADLINE).unwrap().0)
+}
+
+#[test]
+fn killed_while_a_pod_joins_its_successor_goes_on_where_it_was() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    let installer = &installers()[0];
+    let (pod, other) = (lab.pod(1, "cart").unwrap(), lab.pod(2, "db").unwrap());
+    let held = old_connection(&pod, &other);
+    run(async {
+        let slow = |settle: u64| {
+            move |settings: &mut weft_node_agent::capture::serve::CaptureSettings| {
+                settings.settle = Duration::from_secs(settle);
+            }
+        };
+        let half = Half::start_with(&lab, vec![spec(&pod)], slow(600));
+        until_phase(&pod, installer, Some(Phase::EnrolOut)).await;
+        let mut proxy = half.proxy(1);
+        assert_eq!(proxy.snapshot().await.len(), 1);
+        half.kill().await;
+        assert_eq!(phase(&pod, installer), Some(Phase::EnrolOut), "rules outlive the half");
+        let half = Half::start_with(&lab, vec![spec(&pod)], slow(600));
+        assert_eq!(proxy.snapshot().await.len(), 1, "the proxy that lives is given new listeners");
+        assert_eq!(phase(&pod, installer), Some(Phase::EnrolOut));
+        half.kill().await;
+        let half = Half::start_with(&lab, vec![spec(&pod)], slow(0));
+        until_phase(&pod, installer, Some(Phase::Enrol)).await;
+        half.kill().await;
+        let half = Half::start_with(&lab, vec![spec(&pod)], slow(0));
+        half.until_state("cart", PodState::Enrolling).await;
+        assert_eq!(phase(&pod, installer), Some(Phase::Enrol), "still waits for the old connection");
+        drop(held);
+        half.until_state("cart", PodState::Captured).await;
+        assert_eq!(phase(&pod, installer), Some(Phase::Steady));
+        half.kill().await;
+        let half = Half::start_with(&lab, vec![spec(&pod)], slow(600));
+        half.until_state("cart", PodState::Captured).await;
+        assert_eq!(phase(&pod, installer), Some(Phase::Steady), "a captured pod does not open again");
+        half.end().await;
+    });
+}
+
+/// What proxies relay must not break because the half that holds the rules was killed.
+#[test]
+fn killed_while_a_pod_leaves_its_successor_waits_for_what_is_relayed() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let installer = &installers()[0];
+    let pod = lab.pod(1, "cart").unwrap();
+    run(async {
+        let half = Half::start(&lab, vec![spec(&pod)], false);
+        half.until_state("cart", PodState::Captured).await;
+        let mut proxy = half.proxy(1);
+        let pods = proxy.snapshot().await;
+        let _call = connect(&pod, elsewhere(Family::V4), DEADLINE).unwrap();
+        let _relayed = accept(&pods[0].1[0].outbound[0], DEADLINE).expect("captured");
+        // Not selected any more while nobody was there to see it; then killed in each phase of leaving.
+        half.kill().await;
+        for settle in [600, 0, 0] {
+            let half =
+                Half::start_with(&lab, vec![plain(&pod)], |settings| settings.settle = Duration::from_secs(settle));
+            assert!(matches!(proxy.next().await, Event::Pod { .. }));
+            // Before or after the end of the snapshot, which does not wait for the rules of a release.
+            let mut events = [proxy.next().await, proxy.next().await];
+            events.sort_by_key(|event| matches!(event, Event::SnapshotSent));
+            assert!(matches!(events, [Event::Release { .. }, Event::SnapshotSent]), "{events:?}");
+            proxy.handle.relaying(&"cart".into(), 1);
+            half.until_state("cart", PodState::Releasing).await;
+            let phase = if settle > 0 { Phase::ReleaseIn } else { Phase::Release };
+            until_phase(&pod, installer, Some(phase)).await;
+            half.kill().await;
+        }
+        let half = Half::start(&lab, vec![plain(&pod)], false);
+        let told = [proxy.next().await, proxy.next().await, proxy.next().await];
+        assert!(!told.iter().any(|event| matches!(event, Event::Remove { .. })), "{told:?}");
+        proxy.handle.relaying(&"cart".into(), 0);
+        assert!(matches!(proxy.next().await, Event::Remove { .. }));
+        until_phase(&pod, installer, None).await;
+        half.end().await;
+    });
+}
+
+#[test]
+fn a_leaving_pod_is_not_freed_before_it_has_settled_however_short_the_grace() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let installer = &installers()[0];
+    let pod = lab.pod(1, "cart").unwrap();
+    run(async {
+        let settle = Duration::from_secs(1);
+        let half = Half::start_with(&lab, vec![spec(&pod)], |settings| settings.settle = settle);
+        half.until_state("cart", PodState::Captured).await;
+        let mut proxy = half.proxy(1);
+        proxy.snapshot().await;
+        half.wanted.send_replace(Arc::new(vec![plain(&pod)]));
+        assert!(matches!(proxy.next().await, Event::Release { .. }));
+        let begun = Instant::now();
+        proxy.handle.relaying(&"cart".into(), 0);
+        until_phase(&pod, installer, Some(Phase::Release)).await;
+        assert!(matches!(proxy.next().await, Event::Remove { .. }));
+        assert!(begun.elapsed() > settle + Duration::from_millis(500), "{:?}", begun.elapsed());
+        half.end().await;
+    });
+}
+
+#[test]
+fn a_namespace_that_is_made_anew_under_the_same_name_is_captured_and_a_pod_that_goes_harms_nobody() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let installer = &installers()[0];
+    let (pod, brief) = (lab.pod(1, "cart").unwrap(), lab.pod(1, "brief").unwrap());
+    run(async {
+        let half = Half::start(&lab, vec![spec(&pod)], false);
+        half.until_state("cart", PodState::Captured).await;
+        let mut proxy = half.proxy(1);
+        proxy.snapshot().await;
+        // As after a reboot, or a new sandbox: the same pod, the same name, another namespace.
+        let anew = "ip netns del $N; ip netns add $N; ip -n $N link set lo up; ip -n $N addr add $A/32 dev lo";
+        let anew = anew.replace("$N", &pod.netns).replace("$A", &pod.v4.to_string());
+        assert!(std::process::Command::new("sh").args(["-c", &anew]).status().unwrap().success());
+        assert!(matches!(proxy.next().await, Event::Pod { .. }), "new listeners");
+        wait::until(DEADLINE, "rules in the new namespace", || phase(&pod, installer) == Some(Phase::Steady)).unwrap();
+        // Deleted while it joins.
+        half.wanted.send_replace(Arc::new(vec![spec(&pod), spec(&brief)]));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(std::process::Command::new("ip").args(["netns", "del", &brief.netns]).status().unwrap().success());
+        half.wanted.send_replace(Arc::new(vec![spec(&pod)]));
+        half.until("brief", |pod| pod.is_none()).await;
+        half.until_state("cart", PodState::Captured).await;
+        half.end().await;
+    });
+}
+
+#[test]
+#[ignore = "half a minute: makes 200 pods; prints how long their capture takes"]
+fn two_hundred_pods_at_once() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let pods: Vec<Pod> = (0..200).map(|number| lab.pod(1, &format!("p{number}")).unwrap()).collect();
+    run(async {
+        let begun = Instant::now();
+        let half = Half::start_with(&lab, pods.iter().map(spec).collect(), |settings| {
+            settings.audit_interval = Duration::from_secs(10);
+        });
+        let mut proxy = half.proxy(1);
+        let all = async {
+            let captured = || half.status.get().pods.values().filter(|pod| pod.state == PodState::Captured).count();
+            while captured() < pods.len() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), all).await.expect("all captured");
+        println!("200 pods captured after {:?}", begun.elapsed());
+        assert_eq!(proxy.snapshot().await.len(), 200);
+        half.end().await;
+    });
+}
