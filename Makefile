@@ -3,6 +3,8 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Cases per property in `make fuzz` (256 in `make test`).
 CASES ?= 20000
+# For how long `make fuzz` tries each fuzz target, in seconds. (`SECONDS` itself is the shell's: `make fuzz SECONDS=60`.)
+SECONDS_EACH := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),10)
 # More words for `make bench`, such as BENCH=--quick (weft-bench --help).
 BENCH ?=
 # `make soak`: how long faults come, and what they are drawn from (a run prints it; give it again to repeat the run).
@@ -56,8 +58,9 @@ lint: ## formatting, clippy, the architecture test; shellcheck and cargo-deny wh
 fmt: ## format the code
 	cargo fmt --all
 
-fuzz: ## all property tests with many more cases each (CASES=20000); there are no nightly-only fuzz targets
-	PROPTEST_CASES=$(CASES) cargo test $(WORKSPACE) --exclude weft-testkit --exclude weft-e2e --lib --bins --tests
+fuzz: ## each fuzz target for SECONDS (10) from its seeds, then all property tests with many more cases (CASES=20000)
+	cargo run -p weft-fuzz --locked -- run --seconds $(SECONDS_EACH)
+	PROPTEST_CASES=$(CASES) cargo test $(WORKSPACE) --exclude weft-testkit --exclude weft-e2e --exclude weft-fuzz --lib --bins --tests
 
 bench: ## Weft against the direct path, two nodes and same node, in one interleaved run of release builds; some minutes
 	@.ci/setup

@@ -28,8 +28,9 @@ const PLACES: &[Place] = &[
     place("weft-xds-server", 3, WITHOUT_TUNNELS, true),
     place("weft-cli", 3, &["weft-model", "weft-runtime", "weft-manifest"], true), // asks programs over HTTP
     place(TESTKIT, 3, &["weft-model", "weft-runtime", "weft-identity"], false),
+    place("weft-fuzz", 4, READERS, false), // everything that reads what strangers write, in whichever program
     place("weft-e2e", 4, &["weft-model", TESTKIT], true), // the programs as programs only
-    place("weft-sim", 4, SIMULATED, false),               // what decides in the programs, as values
+    place("weft-sim", 4, SIMULATED, false), // what decides in the programs, as values
 ];
 
 const SIMULATED: &[&str] = &["weft-model", "weft-wire", "weft-manifest", "weft-node-agent", "weft-xds-server"];
@@ -37,13 +38,16 @@ const TESTKIT: &str = "weft-testkit";
 const ABOVE_ALL: &[&str] = &["weft-model", "weft-runtime", "weft-wire", "weft-hbone", "weft-manifest", "weft-identity"];
 const WITHOUT_TUNNELS: &[&str] = &["weft-model", "weft-runtime", "weft-wire", "weft-manifest", "weft-identity"];
 
+const READERS: &[&str] =
+    &["weft-model", "weft-wire", "weft-hbone", "weft-manifest", "weft-identity", "weft-node-agent", "weft-xds-server"];
+
 /// A dependency that shapes what stands on it, and the only crates that may name it. deny.toml says the same of what comes
 /// in through other crates.
 const HOMES: &[(&[&str], &[&str])] = &[
     (&["rustls", "tokio-rustls", "rustls-webpki", "aws-lc-rs", "x509-parser"], &["weft-identity"]),
     (&["rcgen"], &["weft-identity", TESTKIT]),
     (&["h2"], &["weft-hbone"]),
-    (&["prost", "prost-types"], &["weft-wire", "weft-xds-server"]),
+    (&["prost", "prost-types"], &["weft-wire", "weft-xds-server", "weft-fuzz"]),
     (&["tonic-prost", "tonic-prost-build", "protox"], &["weft-wire"]),
     (&["tonic"], &["weft-wire", "weft-identity", "weft-xds-server"]),
     (&["serde_yaml", "notify"], &["weft-manifest"]),
@@ -55,8 +59,8 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["comfy-table"], &["weft-cli"]),
     (&["ureq"], &["weft-cli", "weft-e2e"]),
     (&["kube", "k8s-openapi"], &["weft-xds-server", "weft-e2e"]),
-    (&["clap"], &["weft-node-agent", "weft-xds-server", "weft-cli", "weft-e2e", "weft-sim"]),
-    (&["anyhow"], &["weft-node-agent", "weft-xds-server", "weft-cli", TESTKIT, "weft-e2e"]),
+    (&["clap"], &["weft-node-agent", "weft-xds-server", "weft-cli", "weft-e2e", "weft-sim", "weft-fuzz"]),
+    (&["anyhow"], &["weft-node-agent", "weft-xds-server", "weft-cli", TESTKIT, "weft-e2e", "weft-fuzz"]),
     // Never: one TLS provider, and no C library that somebody else must patch.
     (&["ring", "openssl", "openssl-sys", "native-tls", "reqwest"], &[]),
 ];

@@ -1,0 +1,7 @@
+//! The target `authority` for libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _outcome = weft_fuzz::targets::by_name("authority").map(|target| (target.run)(bytes));
+});

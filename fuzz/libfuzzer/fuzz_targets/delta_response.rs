@@ -1,0 +1,7 @@
+//! The target `delta_response` for libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _outcome = weft_fuzz::targets::by_name("delta_response").map(|target| (target.run)(bytes));
+});

@@ -1,0 +1,7 @@
+//! The target `http2_server` for libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _outcome = weft_fuzz::targets::by_name("http2_server").map(|target| (target.run)(bytes));
+});
