@@ -90,10 +90,8 @@ pub async fn run_proxy(
 
     let certificates = Certificates::new(store.clone());
     let (served_writer, served) = nobody_served();
-    let health = EndpointHealth::new(options.ejection.settings());
-    registry.register(|registry| registry.register_collector(Box::new(EjectionMetrics(health.clone()))));
-    let condition = CaptureMetrics(served.clone());
-    registry.register(|registry| registry.register_collector(Box::new(condition)));
+    let health = endpoint_health(&options, &registry);
+    registry.register(|registry| registry.register_collector(Box::new(CaptureMetrics(served.clone()))));
     let environment = Environment {
         mesh: mesh_reader.clone(),
         credentials: Arc::new(certificates.clone()),
@@ -184,6 +182,13 @@ fn node_info(common: &CommonOptions, options: &ProxyOptions) -> NodeInfo {
         cluster: options.control_plane.cluster.as_str().into(),
         trust_domain: options.control_plane.trust_domain.as_str().into(),
     }
+}
+
+/// What is left out for a while, and counted.
+fn endpoint_health(options: &ProxyOptions, registry: &Registry) -> EndpointHealth {
+    let health = EndpointHealth::new(options.ejection.settings());
+    registry.register(|registry| registry.register_collector(Box::new(EjectionMetrics(health.clone()))));
+    health
 }
 
 /// What follows from the state of the stream, and what is counted of it.
