@@ -18,7 +18,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weft_hbone::{ConnectionSettings, PoolSettings};
 use weft_identity::store::{Settings, StoreMetrics};
 use weft_identity::{RemoteAuthority, Store};
 use weft_model::Mesh;
@@ -149,16 +148,16 @@ pub async fn run_proxy(
 }
 
 fn numbers(options: &ProxyOptions, (descriptors, memory): (u64, &Memory), accepts: AcceptMetrics) -> ProxySettings {
-    // What tunnels hold for readers that are slow counts like everything else that connections cost.
-    let tunnel = ConnectionSettings { memory: memory.budget(), ..ConnectionSettings::default() };
-    ProxySettings {
-        pool: PoolSettings { connection: tunnel.clone(), ..PoolSettings::default() },
-        tunnel,
+    let mut settings = ProxySettings {
         connect_timeout: options.connect_timeout,
         limits: Limits::of(descriptors, options.max_connections_per_pod, memory.budget()),
         accepts,
         ..ProxySettings::default()
-    }
+    };
+    // What tunnels hold for readers that are slow counts like everything else that connections cost.
+    settings.tunnel.memory = memory.budget();
+    settings.pool.connection.memory = memory.budget();
+    settings
 }
 
 /// A proxy that has just started serves nobody yet, and saying so would make peers speak plaintext to its pods: the first
