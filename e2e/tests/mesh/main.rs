@@ -21,4 +21,5 @@ mod policy;
 mod programs;
 mod reach;
 mod show;
+mod soak;
 mod upgrade;

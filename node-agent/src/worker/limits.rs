@@ -81,10 +81,11 @@ impl Limits {
         }
     }
 
-    /// What a pod may hold while something is short: a tenth of its limit. Ten such pods are as much as one greedy one.
+    /// What a pod may hold while something is short: a tenth of its limit, and no more than a sixteenth of the descriptors,
+    /// however high somebody has set its limit. Ten such pods are as much as one greedy one.
     #[must_use]
     pub fn fair_share(&self) -> u64 {
-        self.connections_per_pod / 10
+        (self.connections_per_pod / 10).min(self.descriptors / 16)
     }
 
     /// Descriptors that may be in use for connections, whoever's they are. The last eighth is for everything else: sockets
@@ -119,7 +120,9 @@ impl Limits {
         if newcomer.of_its_peer >= Self::of_one_peer(way) {
             return Verdict::Shed(Reason::PeerHandshakeLimit);
         }
-        if let Some(reason) = self.short_of(newcomer.descriptor, load.total() >= self.fair_share()) {
+        // A tunnel is for whoever calls through it, and that may be somebody who has no connection here yet.
+        let greedy = way != Way::Tunnel && load.total() >= self.fair_share();
+        if let Some(reason) = self.short_of(newcomer.descriptor, greedy) {
             return Verdict::Shed(reason);
         }
         if load.unfinished(way) >= Self::unfinished(way) { Verdict::Wait } else { Verdict::Take }
@@ -199,6 +202,7 @@ mod tests {
     #[case::one_peers_plaintext(Way::Inbound, 0, 0, 1_024, 10, Verdict::Shed(Reason::PeerHandshakeLimit))]
     #[case::a_pod_is_no_peer(Way::Outbound, 0, 0, 2_000, 10, Verdict::Take)]
     #[case::short_and_greedy(Way::Outbound, 10, 0, 0, 600, Verdict::Shed(Reason::DescriptorLimit))]
+    #[case::short_and_another_caller(Way::Tunnel, 10, 0, 0, 600, Verdict::Take)]
     #[case::short_and_modest(Way::Outbound, 9, 0, 0, 600, Verdict::Take)]
     #[case::none_left(Way::Outbound, 0, 0, 0, 700, Verdict::Shed(Reason::DescriptorLimit))]
     fn who_is_taken(
@@ -246,6 +250,17 @@ mod tests {
     #[case::never_none(0, Some(0), 1)]
     fn what_one_pod_may_have(#[case] descriptors: u64, #[case] said: Option<u64>, #[case] expected: u64) {
         assert_eq!(Limits::of(descriptors, said, Budget::unlimited()).connections_per_pod, expected);
+    }
+
+    #[rstest]
+    #[case::of_its_limit(20_000, None, 1_250)]
+    #[case::of_the_descriptors(1_024, Some(5_000), 64)]
+    fn what_one_pod_may_have_while_it_is_short(
+        #[case] descriptors: u64,
+        #[case] said: Option<u64>,
+        #[case] expected: u64,
+    ) {
+        assert_eq!(Limits::of(descriptors, said, Budget::unlimited()).fair_share(), expected);
     }
 
     #[test]
