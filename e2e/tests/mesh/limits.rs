@@ -47,6 +47,7 @@ fn pid(world: &mut World, node: usize) -> u32 {
 }
 
 #[test]
+#[ignore = "make soak: not proved often enough on a loaded machine"]
 fn a_pod_uses_up_the_descriptors_and_the_agent_lives_on() {
     enter_or_skip!();
     let mut extra = Extra::words("", "", "--max-connections-per-pod 5000");
