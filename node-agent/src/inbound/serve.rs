@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use weft_hbone::connect::DecodeError;
 use weft_hbone::relay::relay_tunnel;
-use weft_hbone::{ConnectHead, Incoming, Malformed, Refusal, ServerConnection, server};
+use weft_hbone::{ConnectHead, ConnectionEnd, Incoming, Malformed, Refusal, ServerConnection, server};
 use weft_identity::certificate::peer_not_after;
 use weft_identity::tls::{ServerStream, accept};
 use weft_model::{NetworkAddress, Reason, SpiffeId, Workload};
@@ -69,7 +69,16 @@ pub async fn serve_tunnels(
             refuse_connection(&shard, &pod, client, arrived_at, failure);
         }
     };
-    drive(&pod, connection, ends, take).await;
+    if let Some(end) = drive(&pod, connection, ends, take).await.filter(is_misconduct) {
+        let record = note(&shard, &pod, client, arrived_at, Failure::new(Reason::TunnelFailed, end));
+        shard.telemetry.refused(ConnectionRecord { source_identity: caller.identity, ..record });
+    }
+}
+
+/// One of the ends said that the other broke the rules: that is worth a line, or an attack would leave no trace.
+fn is_misconduct(end: &ConnectionEnd) -> bool {
+    use ConnectionEnd::{Aborted, Closed, Io, PingTimeout};
+    !matches!(end, Closed | Aborted | PingTimeout | Io(_))
 }
 
 fn reason_of(malformed: &Malformed) -> Reason {
@@ -81,12 +90,16 @@ fn reason_of(malformed: &Malformed) -> Reason {
 
 /// What never became a tunnel.
 fn refuse_connection(shard: &Shard, pod: &Pod, client: SocketAddr, arrived_at: SocketAddr, failure: Failure) {
+    shard.telemetry.refused(note(shard, pod, client, arrived_at, failure));
+}
+
+fn note(shard: &Shard, pod: &Pod, client: SocketAddr, arrived_at: SocketAddr, failure: Failure) -> ConnectionRecord {
     let mut record = ConnectionRecord::new(Direction::Inbound, client, arrived_at);
     record.destination_workload = shard.mesh(|mesh| own_workload(mesh, &shard.environment.node, pod.info()).cloned());
     record.destination_identity = Some(pod.served.identity.clone());
     record.reason = Some(failure.reason);
     record.detail = failure.detail.map(String::into_boxed_str);
-    shard.telemetry.refused(record);
+    record
 }
 
 struct Greeted {
@@ -113,14 +126,15 @@ async fn greet(shard: &Shard, pod: &Pod, stream: TcpStream) -> Result<Greeted, F
     Ok(Greeted { connection, identity: peer, ends: ends.into_iter().flatten().min() })
 }
 
-/// Moves the connection to its end: in order when the pod takes nothing new or a certificate has ended, at once when the
-/// pod is gone.
+/// Moves the connection to its end, and tells how it ended: in order when the pod takes nothing new or a certificate has
+/// ended, at once when the pod is gone.
 async fn drive<Io>(
     pod: &Pod,
     mut connection: ServerConnection<Io>,
     ends: Option<SystemTime>,
     take: impl Fn(Result<Incoming, Malformed>),
-) where
+) -> Option<ConnectionEnd>
+where
     Io: AsyncBufRead + AsyncWrite + Unpin,
 {
     let mut draining = false;
@@ -129,7 +143,7 @@ async fn drive<Io>(
         tokio::select! {
             incoming = connection.accept() => match incoming {
                 Some(incoming) => take(incoming),
-                None => return,
+                None => return connection.end().cloned(),
             },
             () = pod.retired.cancelled(), if !draining => {
                 connection.drain();
@@ -145,6 +159,7 @@ async fn drive<Io>(
     connection.abort();
     // Whether the GOAWAY got out or not, the connection ends here.
     let _ = timeout(FAREWELL, async { while connection.accept().await.is_some() {} }).await;
+    None
 }
 
 /// Serves one tunnel to its end.

@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
+mod attacks;
 mod certificates;
 #[path = "../common/issuer.rs"]
 mod issuer;
 mod limits;
+mod panics;
 mod world;
 
 use std::io::ErrorKind;
