@@ -1,7 +1,5 @@
 //! Every seed and every earlier find of every target holds, and a little beyond: the runner itself is tried for a moment.
 
-#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
-
 use std::time::{Duration, Instant};
 
 use weft_fuzz::corpus::{folders, read};

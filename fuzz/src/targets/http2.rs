@@ -39,9 +39,11 @@ struct Served {
 pub(super) fn server(bytes: &[u8]) -> Outcome {
     let input = [PREFACE, bytes].concat();
     let whole = serve(&input, input.len());
-    let pieces = serve(&input, 1 + input.len() / 7);
-    assert_eq!(whole.malformed, pieces.malformed, "the same, however it is cut");
-    Outcome::of(&whole.end).and(Outcome::of(&whole.malformed)).and(Outcome::of(&whole.tunnels.min(3).to_string()))
+    // What a request came to may differ: one that is withdrawn in the same read is never seen. `http2_cuts` has what may not.
+    let _pieces = serve(&input, 1 + input.len() / 7);
+    Outcome::exactly(&whole.end)
+        .and(Outcome::of(&whole.malformed))
+        .and(Outcome::exactly(&(whole.tunnels.min(4), whole.answered.min(256) / 8)))
 }
 
 /// One request: lines `name: value`, as a block without compression.
@@ -66,7 +68,7 @@ pub(super) fn connect_head(bytes: &[u8]) -> Outcome {
     let input = [PREFACE, &settings, &frame].concat();
     let served = serve(&input, input.len());
     assert!(served.tunnels + served.malformed.len() <= 1);
-    Outcome::of(&served.end).and(Outcome::of(&served.malformed)).and(Outcome::of(&(served.tunnels == 1)))
+    Outcome::exactly(&(served.end, served.malformed, served.tunnels))
 }
 
 fn serve(input: &[u8], piece: usize) -> Served {
@@ -126,7 +128,7 @@ pub(super) fn client(bytes: &[u8]) -> Outcome {
         };
         let answered = exchange(near, bytes, bytes.len().max(1), asking).await;
         assert!(answered <= OWN_WORDS + ANSWER_PER_BYTE * bytes.len(), "{answered} bytes for {}", bytes.len());
-        Outcome::of(&opened)
+        Outcome::exactly(&(opened, answered.min(256) / 8))
     })
 }
 

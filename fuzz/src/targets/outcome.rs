@@ -29,6 +29,13 @@ impl Outcome {
         Self(hasher.finish())
     }
 
+    /// Of the whole debug text: for values of which there are few.
+    pub fn exactly(value: &impl Debug) -> Self {
+        let mut hasher = DefaultHasher::new();
+        format!("{value:?}").hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
     /// Both together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

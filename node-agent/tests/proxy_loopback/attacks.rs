@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf};
-use weft_hbone::{Authority, ConnectHead, OpenError, client};
+use weft_hbone::{Authority, ConnectHead, ConnectionSettings, OpenError, client};
 use weft_identity::tls;
 use weft_model::authz::{Action, Match, StringMatch};
 use weft_model::{Reason, SpiffeId};
@@ -134,7 +134,7 @@ async fn an_attack_costs_little_and_harms_nobody_else(#[case] attack: Attack, #[
     .await;
 }
 
-type Attacker = weft_identity::tls::ClientStream<tokio::net::TcpStream>;
+type Attacker = tls::ClientStream<tokio::net::TcpStream>;
 
 /// TLS to the tunnel port of `cart`, as a workload of that name.
 async fn attacker(pair: &Pair, name: &str) -> Attacker {
@@ -188,8 +188,9 @@ async fn what_a_peer_says_of_itself_decides_nothing() {
             ..ConnectHead::new(Authority::Address(target))
         };
         let own = pair.world.ip(WEB).to_string();
+        let settings = ConnectionSettings::default();
         // Another identity, that says in every place that it is `web`: refused, and known by its certificate.
-        let other = Box::pin(client::handshake(attacker(&pair, "other").await, &Default::default()));
+        let other = Box::pin(client::handshake(attacker(&pair, "other").await, &settings));
         let (other, driver) = soon(other).await.unwrap();
         tokio::task::spawn_local(driver);
         let error = soon(other.open(&lying("shop", "web", &own))).await.unwrap_err();
@@ -197,7 +198,7 @@ async fn what_a_peer_says_of_itself_decides_nothing() {
         let refused = pair.world.record(Direction::Inbound).await;
         assert_eq!(refused.source_identity.unwrap().service_account(), "other");
         // `web` itself, that says it is somebody else, elsewhere: served, and known by its certificate and its own address.
-        let web = Box::pin(client::handshake(attacker(&pair, "web").await, &Default::default()));
+        let web = Box::pin(client::handshake(attacker(&pair, "web").await, &settings));
         let (web, driver) = soon(web).await.unwrap();
         tokio::task::spawn_local(driver);
         let mut tunnel = soon(web.open(&lying("kube-system", "root", "192.0.2.1"))).await.unwrap();
