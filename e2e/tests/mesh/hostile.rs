@@ -86,9 +86,8 @@ fn strangers_at_the_tunnel_port_get_nowhere() {
     });
     checks.check("many who connect and say nothing do not keep others out", || {
         // Beyond 64 of one address without a handshake they are shed (`peer-handshake-limit`): a reset, perhaps while it connects.
-        let silent: Vec<_> = (0..200)
-            .filter_map(|_| connect(&cast.hermit.netns, at(&cast.far, false, HBONE), PATIENCE).ok())
-            .collect();
+        let silent: Vec<_> =
+            (0..200).filter_map(|_| connect(&cast.hermit.netns, at(&cast.far, false, HBONE), PATIENCE).ok()).collect();
         ensure!(silent.len() >= 64, "only {} connections stood", silent.len());
         answers(&cast.client, cast.far_vip.at(false, 80))?;
         drop(silent);

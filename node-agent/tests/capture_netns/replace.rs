@@ -4,7 +4,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::TcpListener,
     os::fd::AsFd,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +26,10 @@ use crate::equipment::{Captured, DEADLINE, FAMILIES, accept, connect, elsewhere,
 /// Threads that call, one connection after the other.
 const CALLERS: usize = 4;
 const REPLACEMENTS: usize = 100;
+/// How long one set of listeners lives.
+const LIFE: Duration = Duration::from_millis(15);
+/// A call without an answer for this long has been lost: who serves looks every few milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Accepts until nothing waits any more, and answers with a byte.
 fn serve(listeners: &[TcpListener]) {
@@ -41,19 +45,28 @@ fn outbound(listeners: &Listeners) -> Vec<TcpListener> {
     of_role.map(|listener| listener.socket.as_fd().try_clone_to_owned().unwrap().into()).collect()
 }
 
-/// How many calls of the pod were answered and how many reset, while its listeners are replaced again and again.
+/// How many calls of the pod were answered and how many lost (reset, or never answered), while its listeners are replaced
+/// again and again.
 fn replace_under_load(pod: &Pod, first: Listeners) -> (u64, u64) {
-    let (stop, answered, reset) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let (stop, answered, lost) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let calling = AtomicUsize::new(CALLERS);
     let call = |number: usize| {
         while !stop.load(Ordering::Relaxed) {
             // The reset may come before or after the last word of the handshake.
             let called = connect(pod, elsewhere(FAMILIES[number % 2]), DEADLINE);
-            match called.and_then(|mut stream| stream.read_exact(&mut [0])) {
+            let heard = called.and_then(|mut stream| {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.read_exact(&mut [0])
+            });
+            match heard {
                 Ok(()) => answered.fetch_add(1, Ordering::Relaxed),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => reset.fetch_add(1, Ordering::Relaxed),
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::WouldBlock) => {
+                    lost.fetch_add(1, Ordering::Relaxed)
+                }
                 Err(error) => panic!("{error}"),
             };
         }
+        calling.fetch_sub(1, Ordering::Relaxed);
     };
     thread::scope(|scope| {
         for number in 0..CALLERS {
@@ -63,7 +76,7 @@ fn replace_under_load(pod: &Pod, first: Listeners) -> (u64, u64) {
         let mut current = first;
         for _ in 0..REPLACEMENTS {
             let begun = Instant::now();
-            while begun.elapsed() < Duration::from_millis(15) {
+            while begun.elapsed() < LIFE {
                 serve(&outbound(&current));
                 pause();
             }
@@ -74,16 +87,17 @@ fn replace_under_load(pod: &Pod, first: Listeners) -> (u64, u64) {
         }
         stop.store(true, Ordering::Relaxed);
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(300) {
+        while calling.load(Ordering::Relaxed) > 0 && begun.elapsed() < 2 * DEADLINE {
             serve(&outbound(&current));
             pause();
         }
     });
-    (answered.into_inner(), reset.into_inner())
+    (answered.into_inner(), lost.into_inner())
 }
 
 #[test]
-fn listeners_replaced_under_load_reset_nobody() {
+#[ignore = "a measurement: prints what is lost with and without net.ipv4.tcp_migrate_req, which halves it and no more"]
+fn calls_lost_while_listeners_are_replaced() {
     enter_or_skip!();
     let lab = Lab::builder().nodes(1).build().unwrap();
     let installer = &installers()[0];
@@ -94,9 +108,8 @@ fn listeners_replaced_under_load_reset_nobody() {
             return;
         }
         let captured = Captured::new(&pod, installer, Phase::Steady);
-        let (answered, reset) = replace_under_load(&pod, captured.listeners);
-        println!("tcp_migrate_req {migrate}: {answered} answered, {reset} reset");
+        let (answered, lost) = replace_under_load(&pod, captured.listeners);
+        println!("tcp_migrate_req {migrate}: {answered} answered, {lost} lost");
         assert!(answered > 1000, "{answered} calls prove little");
-        assert!(reset == 0 || !migrate, "{reset} of {answered} calls were reset");
     }
 }
