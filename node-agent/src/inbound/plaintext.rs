@@ -16,30 +16,47 @@ use crate::worker::connections::Live;
 use crate::worker::failure::Failure;
 use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
+use crate::worker::steps::{Relaying, in_two_steps};
 
 /// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
-pub async fn serve_plaintext(shard: Rc<Shard>, pod: Rc<Pod>, (stream, client): (TcpStream, SocketAddr), set_up: SetUp) {
-    let Ok(original) = (shard.environment.original_destination)(&stream) else {
-        return; // it is gone already
-    };
+pub fn serve_plaintext(
+    shard: Rc<Shard>,
+    pod: Rc<Pod>,
+    accepted: (TcpStream, SocketAddr),
+    set_up: SetUp,
+) -> impl Future<Output = ()> {
+    in_two_steps(begin(shard, pod, accepted, set_up))
+}
+
+async fn begin(
+    shard: Rc<Shard>,
+    pod: Rc<Pod>,
+    (stream, client): (TcpStream, SocketAddr),
+    set_up: SetUp,
+) -> Option<Relaying> {
+    // An error: it is gone already.
+    let original = (shard.environment.original_destination)(&stream).ok()?;
     let (client, original) = (canonical(client), canonical(original));
     let record = ConnectionRecord::new(Direction::Inbound, client, original);
     let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.load);
     live.sets_up(set_up);
     live.client_comes_first();
     let connected = tokio::select! {
-        // Boxed: setting up takes more room than relaying, and only for a moment.
-        connected = Box::pin(connect(&shard, &pod, &live, client, original)) => connected,
+        connected = connect(&shard, &pod, &live, client, original) => connected,
         reason = cut.wait() => Err(reason.into()),
     };
-    match connected {
-        Ok(application) => {
-            live.opened();
-            let outcome = relay_sockets(stream, application, &shard.buffers, live.traffic(), cut.wait()).await;
-            live.finish(&outcome);
+    let application = match connected {
+        Ok(application) => application,
+        Err(Failure { reason, detail }) => {
+            live.refuse(reason, detail);
+            return None;
         }
-        Err(Failure { reason, detail }) => live.refuse(reason, detail),
-    }
+    };
+    live.opened();
+    Some(Box::pin(async move {
+        let outcome = relay_sockets(stream, application, &shard.buffers, live.traffic(), cut.wait()).await;
+        live.finish(&outcome);
+    }))
 }
 
 async fn connect(

@@ -31,6 +31,7 @@ use crate::worker::own::own_workload;
 use crate::worker::pod_load::Way;
 use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
+use crate::worker::steps::{Relaying, in_two_steps};
 use crate::worker::tunnels::limit_silence;
 
 /// How long the peer gets to read the last GOAWAY of a connection that must end now.
@@ -62,7 +63,7 @@ pub async fn serve_tunnels(
     let caller = Caller { client, arrived_at: arrived_at.ip(), identity: Some(identity) };
     let take = |incoming: Result<Incoming, Malformed>| match incoming {
         Ok(incoming) => {
-            tasks.spawn_local(serve_tunnel(shard.clone(), pod.clone(), incoming, caller.clone()));
+            tasks.spawn_local(in_two_steps(begin(shard.clone(), pod.clone(), incoming, caller.clone())));
         }
         Err(malformed) => {
             let failure = Failure::new(reason_of(&malformed), malformed);
@@ -162,8 +163,8 @@ where
     None
 }
 
-/// Serves one tunnel to its end.
-async fn serve_tunnel(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, caller: Caller) {
+/// Brings one tunnel to its application.
+async fn begin(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, caller: Caller) -> Option<Relaying> {
     let asked = SocketAddr::new(caller.arrived_at, incoming.head.authority.port());
     let mut record = ConnectionRecord::new(Direction::Inbound, caller.client, asked);
     record.security = Security::MutualTls;
@@ -172,12 +173,12 @@ async fn serve_tunnel(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, ca
     let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.load);
     if let Err(reason) = shard.environment.settings.limits.judge_counted(&pod.served.load) {
         incoming.refuse(refusal_of(reason), reason.code());
-        return live.refuse(reason, None);
+        live.refuse(reason, None);
+        return None;
     }
     let head = incoming.head.clone();
     let connected = tokio::select! {
-        // Boxed: setting up takes more room than relaying, and only for a moment.
-        connected = Box::pin(connect(&shard, &pod, &live, &head, &caller)) => connected,
+        connected = connect(&shard, &pod, &live, &head, &caller) => connected,
         reason = cut.wait() => Err(reason.into()),
         () = poll_fn(|cx| incoming.poll_withdrawn(cx)) => Err(Failure::new(Reason::Reset, "withdrawn by the client")),
     };
@@ -185,16 +186,22 @@ async fn serve_tunnel(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, ca
         Ok(connected) => connected,
         Err(Failure { reason, detail }) => {
             incoming.refuse(refusal_of(reason), reason.code());
-            return live.refuse(reason, detail);
+            live.refuse(reason, detail);
+            return None;
         }
     };
     let tunnel = match incoming.accept(Some(&baggage_of(&workload))) {
         Ok(tunnel) => tunnel,
-        Err(error) => return live.refuse(Reason::Reset, Some(error.to_string())),
+        Err(error) => {
+            live.refuse(Reason::Reset, Some(error.to_string()));
+            return None;
+        }
     };
     live.opened();
-    let outcome = relay_tunnel(application, tunnel, &shard.buffers, live.traffic(), cut.wait()).await;
-    live.finish(&outcome);
+    Some(Box::pin(async move {
+        let outcome = relay_tunnel(application, tunnel, &shard.buffers, live.traffic(), cut.wait()).await;
+        live.finish(&outcome);
+    }))
 }
 
 async fn connect(

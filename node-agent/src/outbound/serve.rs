@@ -19,33 +19,58 @@ use crate::worker::connections::Live;
 use crate::worker::failure::Failure;
 use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
+use crate::worker::steps::{Relaying, in_two_steps};
 
 /// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
-pub async fn serve_outbound(shard: Rc<Shard>, pod: Rc<Pod>, (stream, client): (TcpStream, SocketAddr), set_up: SetUp) {
-    let Ok(original) = (shard.environment.original_destination)(&stream) else {
-        return; // it is gone already
-    };
+pub fn serve_outbound(
+    shard: Rc<Shard>,
+    pod: Rc<Pod>,
+    accepted: (TcpStream, SocketAddr),
+    set_up: SetUp,
+) -> impl Future<Output = ()> {
+    in_two_steps(begin(shard, pod, accepted, set_up))
+}
+
+async fn begin(
+    shard: Rc<Shard>,
+    pod: Rc<Pod>,
+    (stream, client): (TcpStream, SocketAddr),
+    set_up: SetUp,
+) -> Option<Relaying> {
+    // An error: it is gone already.
+    let original = (shard.environment.original_destination)(&stream).ok()?;
     let (client, original) = (canonical(client), canonical(original));
     let mut record = ConnectionRecord::new(Direction::Outbound, client, original);
     record.source_identity = Some(pod.served.identity.clone());
     let (live, mut cut) = shard.connections.register(record, &pod.info().uid, &pod.served.load);
     live.sets_up(set_up);
     let connected = tokio::select! {
-        // Boxed: setting up takes more room than relaying, and only for a moment.
-        connected = Box::pin(reach(&shard, &pod, &live, OriginalDst(original))) => connected,
+        connected = reach(&shard, &pod, &live, OriginalDst(original)) => connected,
         reason = cut.wait() => Err(reason.into()),
     };
-    let Reached { peer, _counted, port, begun } = match connected {
+    let Reached { peer, _counted: counted, port, begun } = match connected {
         Ok(reached) => reached,
-        Err(Failure { reason, detail }) => return live.refuse(reason, detail),
+        Err(Failure { reason, detail }) => {
+            live.refuse(reason, detail);
+            return None;
+        }
     };
     live.opened();
-    let outcome = match peer {
-        Peer::Socket(peer) => relay_sockets(stream, peer, &shard.buffers, live.traffic(), cut.wait()).await,
-        Peer::Tunnel(tunnel) => relay_tunnel(stream, tunnel, &shard.buffers, live.traffic(), cut.wait()).await,
-    };
-    judge(&shard, &live, (port, begun), &outcome);
-    live.finish(&outcome);
+    let about = (port, begun);
+    Some(match peer {
+        Peer::Socket(peer) => Box::pin(async move {
+            let outcome = relay_sockets(stream, peer, &shard.buffers, live.traffic(), cut.wait()).await;
+            judge(&shard, &live, about, &outcome);
+            live.finish(&outcome);
+            drop(counted);
+        }),
+        Peer::Tunnel(tunnel) => Box::pin(async move {
+            let outcome = relay_tunnel(stream, tunnel, &shard.buffers, live.traffic(), cut.wait()).await;
+            judge(&shard, &live, about, &outcome);
+            live.finish(&outcome);
+            drop(counted);
+        }),
+    })
 }
 
 /// What the end of a connection says of its endpoint: an answer that it is well, a reset before the first word that it is not.

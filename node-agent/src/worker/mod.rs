@@ -9,6 +9,7 @@
 //! | [`gate`], [`limits`], [`pod_load`], [`set_up`] | whom it lets in: what pods and peers may hold, and what they hold now |
 //! | [`reserve`] | for the moment when there are no descriptors |
 //! | [`connections`], [`recheck`] | the table of live connections; which of them a change concerns |
+//! | [`steps`] | setting up and relaying, each in room of its own |
 //! | [`sockets`] | dial sockets from inside the pods, and the options of every socket |
 //! | [`credentials`], [`tunnels`] | TLS configurations; how the pool gets its encrypted connections |
 //! | [`lifetimes`] | until when those take new tunnels |
@@ -39,4 +40,5 @@ pub mod served;
 pub mod set_up;
 pub mod shard;
 pub mod sockets;
+pub mod steps;
 pub mod tunnels;
