@@ -21,12 +21,15 @@ pub fn read(folder: &str, target: &str) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
     paths.into_iter().map(|path| fs::read(&path).map(|bytes| (path, bytes))).collect()
 }
 
-/// Names of the targets that have a folder below `folder`.
+/// Names of the targets that have a folder below `folder`; none where it is missing, as `regressions` is until the first find.
 ///
 /// # Errors
 /// It cannot be listed.
 pub fn folders(folder: &str) -> io::Result<Vec<String>> {
-    let entries = fs::read_dir(home().join(folder))?;
+    let entries = match fs::read_dir(home().join(folder)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
     entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
 }
 

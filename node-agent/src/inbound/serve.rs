@@ -57,7 +57,7 @@ pub async fn serve_tunnels(
     };
     let Greeted { connection, identity, ends } = match greeted {
         Ok(greeted) => greeted,
-        Err(failure) => return refuse_connection(&shard, &pod, client, arrived_at, failure),
+        Err((identity, failure)) => return refuse_connection(&shard, &pod, (client, arrived_at), identity, failure),
     };
     drop(set_up);
     let caller = Caller { client, arrived_at: arrived_at.ip(), identity: Some(identity) };
@@ -67,12 +67,12 @@ pub async fn serve_tunnels(
         }
         Err(malformed) => {
             let failure = Failure::new(reason_of(&malformed), malformed);
-            refuse_connection(&shard, &pod, client, arrived_at, failure);
+            refuse_connection(&shard, &pod, (client, arrived_at), caller.identity.clone(), failure);
         }
     };
     if let Some(end) = drive(&pod, connection, ends, take).await.filter(is_misconduct) {
-        let record = note(&shard, &pod, client, arrived_at, Failure::new(Reason::TunnelFailed, end));
-        shard.telemetry.refused(ConnectionRecord { source_identity: caller.identity, ..record });
+        let failure = Failure::new(Reason::TunnelFailed, end);
+        refuse_connection(&shard, &pod, (client, arrived_at), caller.identity, failure);
     }
 }
 
@@ -89,18 +89,21 @@ fn reason_of(malformed: &Malformed) -> Reason {
     }
 }
 
-/// What never became a tunnel.
-fn refuse_connection(shard: &Shard, pod: &Pod, client: SocketAddr, arrived_at: SocketAddr, failure: Failure) {
-    shard.telemetry.refused(note(shard, pod, client, arrived_at, failure));
-}
-
-fn note(shard: &Shard, pod: &Pod, client: SocketAddr, arrived_at: SocketAddr, failure: Failure) -> ConnectionRecord {
+/// What never became a tunnel: between which addresses, and whose certificate it was, if it came so far.
+fn refuse_connection(
+    shard: &Shard,
+    pod: &Pod,
+    (client, arrived_at): (SocketAddr, SocketAddr),
+    identity: Option<SpiffeId>,
+    failure: Failure,
+) {
     let mut record = ConnectionRecord::new(Direction::Inbound, client, arrived_at);
+    record.source_identity = identity;
     record.destination_workload = shard.mesh(|mesh| own_workload(mesh, &shard.environment.node, pod.info()).cloned());
     record.destination_identity = Some(pod.served.identity.clone());
     record.reason = Some(failure.reason);
     record.detail = failure.detail.map(String::into_boxed_str);
-    record
+    shard.telemetry.refused(record);
 }
 
 struct Greeted {
@@ -111,20 +114,24 @@ struct Greeted {
     ends: Option<SystemTime>,
 }
 
-/// TLS and HTTP/2, both within one deadline: a silent peer is not waited for.
-async fn greet(shard: &Shard, pod: &Pod, stream: TcpStream) -> Result<Greeted, Failure> {
+/// TLS and HTTP/2, both within one deadline: a silent peer is not waited for. A failure comes with the peer's identity where
+/// it has proved one: a flood may begin with the first bytes after the handshake, and is not to stay nameless.
+async fn greet(shard: &Shard, pod: &Pod, stream: TcpStream) -> Result<Greeted, (Option<SpiffeId>, Failure)> {
     let settings = &shard.environment.settings;
     let deadline = Instant::now() + settings.certificate_wait;
-    let config =
-        shard.tls.server(&pod.served.identity, deadline).await.map_err(|error| Failure::new(error.reason(), error))?;
+    let nameless = |failure| (None, failure);
+    let config = shard.tls.server(&pod.served.identity, deadline).await;
+    let config = config.map_err(|error| nameless(Failure::new(error.reason(), error)))?;
     let deadline = Instant::now() + settings.handshake_timeout;
     let silent = |_| Failure::new(Reason::TlsFailed, "the client did not finish the handshake in time");
-    let accepted = timeout_at(deadline, accept(stream, config)).await.map_err(silent)?;
-    let (stream, peer) = accepted.map_err(|error| Failure::new(error.reason(), error))?;
+    let accepted = timeout_at(deadline, accept(stream, config)).await.map_err(silent).map_err(nameless)?;
+    let (stream, identity) = accepted.map_err(|error| nameless(Failure::new(error.reason(), error)))?;
     let ends = [peer_not_after(stream.get_ref().1), shard.tls.not_after(&pod.served.identity)];
-    let connection = timeout_at(deadline, server::handshake(stream, &settings.tunnel)).await.map_err(silent)?;
-    let connection = connection.map_err(|end| Failure::new(Reason::TunnelFailed, end))?;
-    Ok(Greeted { connection, identity: peer, ends: ends.into_iter().flatten().min() })
+    let opened = timeout_at(deadline, server::handshake(stream, &settings.tunnel)).await.map_err(silent);
+    match opened.and_then(|opened| opened.map_err(|end| Failure::new(Reason::TunnelFailed, end))) {
+        Ok(connection) => Ok(Greeted { connection, identity, ends: ends.into_iter().flatten().min() }),
+        Err(failure) => Err((Some(identity), failure)),
+    }
 }
 
 /// Moves the connection to its end, and tells how it ended: in order when the pod takes nothing new or a certificate has
