@@ -174,8 +174,7 @@ impl Half {
                 }
             }
             Event::SuccessorFailed(why) => {
-                // Killed when it is dropped.
-                self.successor = None;
+                self.give_up_successor();
                 tracing::error!(half = self.name, why, "upgrade failed; the old one goes on");
             }
             // Killed when it is dropped, if it has not ended.
@@ -210,8 +209,18 @@ impl Half {
         Ok(())
     }
 
+    /// Kills it, if there is one, and waits for its end among the retired: a child that is only dropped may stay a zombie
+    /// until the next child ends.
+    fn give_up_successor(&mut self) {
+        if let Some(Successor { mut child, .. }) = self.successor.take() {
+            let _ended_already = child.start_kill();
+            self.retired.push((child, Instant::now() + GRACE));
+        }
+    }
+
     /// Starts a successor beside it. One that was starting already is given up.
     fn succeed(&mut self, plan: &Plan) {
+        self.give_up_successor();
         let begun = || -> std::io::Result<Successor> {
             let (sender, ready) = pipe::pipe()?;
             let child = spawn(plan, self.name, Input::Ready(sender.into_blocking_fd()?))?;
