@@ -80,7 +80,7 @@ pub fn catalog(place: &Place, flags: &BenchFlags, show: &Show, results: &mut Res
 
 fn size(place: &Place, flags: &BenchFlags, names: &Names, show: &Show, results: &mut Results) -> Result<()> {
     let mut add = |key, value| results.add(Scope::Agent, key, Peer::Weft, Sample { value, others: 0.0 });
-    let load = Load::of(Part::Connections).context("a load")?;
+    let load = Load::of(Part::Connections, flags.piece()).context("a load")?;
     for _ in 0..flags.rounds() {
         let measured = load.run(place, Scope::TwoNodes, flags.window())?;
         place.wait_empty()?;
@@ -173,7 +173,7 @@ fn flip(place: &Place, number: usize) -> Result<()> {
 
 /// p99 of echo in microseconds, in quiet or while workloads change.
 fn echo(place: &Place, window: Duration, changes: bool) -> Result<f64> {
-    let load = Load::of(Part::Echo).context("a load")?;
+    let load = Load::of(Part::Echo, 1).context("a load")?;
     let over = AtomicBool::new(!changes);
     let measured = std::thread::scope(|scope| {
         let changing = scope.spawn(|| {

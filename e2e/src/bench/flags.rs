@@ -26,6 +26,9 @@ pub struct BenchFlags {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 2.0)]
     pub seconds: f64,
+    /// KiB that pods write and read at once in bulk
+    #[arg(long, value_name = "KIB", default_value_t = 16)]
+    pub piece: usize,
     /// Open connections for the memory figures
     #[arg(long, default_value_t = 10_000)]
     pub held: usize,
@@ -108,6 +111,12 @@ impl BenchFlags {
     #[must_use]
     pub fn rounds(&self) -> u32 {
         if self.quick { 1 } else { self.rounds.max(1) }
+    }
+
+    /// Bytes of one write of bulk. 16 KiB by default: a frame of HTTP/2 and gRPC, a record of TLS.
+    #[must_use]
+    pub fn piece(&self) -> usize {
+        self.piece.max(1) << 10
     }
 
     /// How long a measurement takes.

@@ -51,6 +51,8 @@ pub struct Wishes {
     pub ztunnel: Option<PathBuf>,
     /// Where logs and data stay.
     pub keep: Option<PathBuf>,
+    /// Bytes that servers read at once in bulk.
+    pub piece: usize,
 }
 
 impl Place {
@@ -74,7 +76,8 @@ impl Place {
             cluster.pod(plan)
         };
         let (client, near, far) = (pod("client", 1)?, pod("near", 1)?, pod("far", 2)?);
-        let (near_server, far_server) = (Server::start(&near.netns)?, Server::start(&far.netns)?);
+        let (near_server, far_server) =
+            (Server::start(&near.netns, wishes.piece)?, Server::start(&far.netns, wishes.piece)?);
         let mut place = Self {
             peer,
             stock: Vec::new(),

@@ -9,7 +9,8 @@ use super::account::Spent;
 use super::figure::{Peer, Scope};
 use super::flags::{BenchFlags, LOADS, Part};
 use super::load::{
-    ECHO, Exchange, Measured, REQUESTS, SINK, Timing, Work, bulk, churn, closed, drive, open, something_done,
+    ECHO, Exchange, HTTP, Measured, SINK, Timing, Work, bulk, closed, connections, drive, open, requests,
+    something_done,
 };
 use super::place::Place;
 use super::results::{Results, Sample};
@@ -39,18 +40,18 @@ pub struct Load {
 }
 
 impl Load {
-    /// A load by its name; `None` for parts that are no load.
+    /// A load by its name, bulk in pieces of that many bytes; `None` for parts that are no load.
     #[must_use]
-    pub fn of(part: Part) -> Option<Self> {
+    pub fn of(part: Part, piece: usize) -> Option<Self> {
         let every = Duration::from_secs(1) * RATE_CONNECTIONS / RATE;
         let (port, threads, work) = match part {
-            Part::Requests => (REQUESTS, LOOPS, closed(Exchange::kept(), REQUEST_CONNECTIONS / LOOPS)),
-            Part::Rate => (REQUESTS, RATE_CONNECTIONS as usize, open(Exchange::kept(), every, RATE_CONNECTIONS)),
-            Part::Connections => (REQUESTS, WORKERS, churn(Exchange::last())),
+            Part::Requests => (HTTP, LOOPS, requests(REQUEST_CONNECTIONS / LOOPS)),
+            Part::Rate => (HTTP, RATE_CONNECTIONS as usize, open(Exchange::kept(), every, RATE_CONNECTIONS)),
+            Part::Connections => (HTTP, LOOPS, connections(WORKERS / LOOPS)),
             Part::Echo => (ECHO, 1, closed(Exchange::echo(), 1)),
             Part::Echo64 => (ECHO, LOOPS, closed(Exchange::echo(), ECHO_CONNECTIONS / LOOPS)),
-            Part::Bulk1 => (SINK, 1, bulk()),
-            Part::Bulk4 => (SINK, 4, bulk()),
+            Part::Bulk1 => (SINK, 1, bulk(piece)),
+            Part::Bulk4 => (SINK, 4, bulk(piece)),
             Part::Memory | Part::Allocations | Part::Catalog => return None,
         };
         Some(Self { part, port, threads, work })
@@ -77,7 +78,8 @@ impl Load {
 /// A load that does nothing at all.
 pub fn rounds(flags: &BenchFlags, places: &[Place], show: &Show, results: &mut Results) -> Result<()> {
     for round in 1..=flags.rounds() {
-        for load in LOADS.into_iter().filter(|part| flags.wants(*part)).filter_map(Load::of) {
+        for load in LOADS.into_iter().filter(|part| flags.wants(*part)).filter_map(|part| Load::of(part, flags.piece()))
+        {
             for scope in [Scope::TwoNodes, Scope::SameNode] {
                 show.progress(&format!("round {round} of {}: {:?}, {scope:?}", flags.rounds(), load.part));
                 for place in places {
@@ -135,8 +137,9 @@ fn figures_of(part: Part, measured: &Measured<(Spent, u64)>) -> Vec<(&'static st
 ///
 /// # Errors
 /// No load of that name, or it does nothing.
-pub fn profile(place: &Place, part: Part, scope: Scope, show: &Show) -> Result<()> {
-    let load = Load::of(part).context("only loads can be profiled")?;
+pub fn profile(place: &Place, flags: &BenchFlags, part: Part, show: &Show) -> Result<()> {
+    let scope = if flags.same_node { Scope::SameNode } else { Scope::TwoNodes };
+    let load = Load::of(part, flags.piece()).context("only loads can be profiled")?;
     show.progress(&format!("agents of node 1 (capture, proxy): {:?}", place.agents(Some(1))));
     show.progress(&format!("agents of node 2 (capture, proxy): {:?}", place.agents(Some(2))));
     loop {

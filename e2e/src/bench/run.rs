@@ -11,7 +11,7 @@ use weft_testkit::agents::Extra;
 
 use super::allocations::allocations;
 use super::catalog::catalog;
-use super::figure::{Peer, Scope};
+use super::figure::Peer;
 use super::flags::{BenchFlags, LOADS, Output, Part};
 use super::load::hold;
 use super::machine;
@@ -56,11 +56,11 @@ fn measure(flags: &BenchFlags, show: &Show, results: &mut Results) -> Result<()>
     if ztunnel.is_none() {
         show.progress("no stock ztunnel beside us: WEFT_PEER_ZTUNNEL names none (docs/interop.md)");
     }
-    let wishes = Wishes { extra: Extra::words("", "", &flags.proxy), ztunnel, keep: None };
+    let wishes = Wishes { extra: Extra::words("", "", &flags.proxy), ztunnel, keep: None, piece: flags.piece() };
     let meshes = [Some(Peer::Weft), wishes.ztunnel.as_ref().map(|_| Peer::Ztunnel)].into_iter().flatten();
     if let Some(part) = flags.profile {
         let place = Place::build(Peer::Weft, &Wishes { keep: flags.keep.clone(), ..wishes })?;
-        return profile(&place, part, if flags.same_node { Scope::SameNode } else { Scope::TwoNodes }, show);
+        return profile(&place, flags, part, show);
     }
     let kept = |part: &str, peer: Peer| {
         let keep = flags.keep.as_ref().map(|keep| keep.join(format!("{part}-{peer:?}").to_lowercase()));

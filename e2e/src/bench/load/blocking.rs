@@ -1,7 +1,7 @@
-//! Loads whose threads each do one thing at a time: requests that are due, new connections, streams of bytes.
+//! Threads that each do one thing at a time: requests that are due, and exchanges for who only counts them.
 
 use std::io::{Error, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -10,10 +10,7 @@ use weft_testkit::wait;
 
 use super::closed::connect;
 use super::drive::{Control, PATIENCE, Tally, Work};
-use super::wire::Exchange;
-
-/// Bytes written at once by a stream.
-const CHUNK: usize = 64 << 10;
+use super::wire::{Exchange, whole_length};
 
 /// Open loop: one connection per thread, a request every `every`, whose time counts from the moment it was due, also
 /// when the one before it was late: a slow answer is not hidden by asking less. The threads take turns evenly. A sleeping thread wakes some 50 us late
@@ -41,7 +38,7 @@ fn on_time(
 ) -> std::io::Result<()> {
     let mut stream = connect(target)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut answer = vec![0; exchange.answer];
+    let mut answer = vec![0; first_answer(&mut stream, exchange)?];
     let mut due = begin;
     while !control.over() {
         let rest = due.saturating_duration_since(Instant::now());
@@ -56,21 +53,21 @@ fn on_time(
     Ok(())
 }
 
-/// New connections, one after the other: connect, ask, read the answer to its end.
-#[must_use]
-pub fn churn(exchange: Exchange) -> Work {
-    Arc::new(move |control, target| {
-        let mut tally = Tally::default();
-        let mut answer = vec![0; exchange.answer + 1];
-        while !control.over() {
-            let begin = Instant::now();
-            match once(target, &exchange, &mut answer) {
-                Ok(()) => control.done(&mut tally, begin.elapsed()),
-                Err(error) => tally.failed(&error),
-            }
+/// Asks once and says how long the answer is, head and body.
+fn first_answer(stream: &mut TcpStream, exchange: &Exchange) -> std::io::Result<usize> {
+    stream.write_all(&exchange.request)?;
+    let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Err(Error::from(ErrorKind::UnexpectedEof)),
+            more => read.extend_from_slice(&buffer[..more]),
         }
-        tally
-    })
+        match whole_length(&read) {
+            Some(length) if read.len() == length => return Ok(length),
+            Some(length) if read.len() > length => return Err(Error::other("more came back than was asked for")),
+            _ => {}
+        }
+    }
 }
 
 /// One new connection, one exchange.
@@ -111,28 +108,4 @@ fn once(target: SocketAddr, exchange: &Exchange, answer: &mut [u8]) -> std::io::
             return Err(Error::other("more came back than was asked for"));
         }
     }
-}
-
-/// One stream of bytes, as fast as they go; the server counts.
-#[must_use]
-pub fn bulk() -> Work {
-    Arc::new(|control, target| {
-        let mut tally = Tally::default();
-        if let Err(error) = stream(control, target, &mut tally) {
-            tally.failed(&error);
-        }
-        tally
-    })
-}
-
-fn stream(control: &Control, target: SocketAddr, tally: &mut Tally) -> std::io::Result<()> {
-    let mut stream = connect(target)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let chunk = vec![b'b'; CHUNK];
-    while !control.over() {
-        let begin = Instant::now();
-        stream.write_all(&chunk)?;
-        control.done(tally, begin.elapsed());
-    }
-    Ok(())
 }

@@ -70,7 +70,7 @@ impl Tally {
 }
 
 /// A kind of load: what one thread does until it is over.
-pub type Work = Arc<dyn Fn(&Control, SocketAddr) -> Tally + Send + Sync>;
+pub type Work = Arc<dyn Fn(&Arc<Control>, SocketAddr) -> Tally + Send + Sync>;
 
 /// How long.
 #[derive(Clone, Copy, Debug)]

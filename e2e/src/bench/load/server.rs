@@ -12,16 +12,19 @@ use anyhow::{Context, Result};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
-use weft_testkit::netns::{in_netns, spawn_in_netns};
+use weft_testkit::netns::in_netns;
 
 use super::wire::{answer_bytes, replies};
+use super::{bulk, http};
 
 /// Port of requests.
 pub const REQUESTS: u16 = 8080;
 /// Port of echoed messages.
 pub const ECHO: u16 = 7007;
-/// Port that swallows bytes.
+/// Port that swallows bytes (`bulk`).
 pub const SINK: u16 = 9009;
+/// Port of a real HTTP server (`http`).
+pub const HTTP: u16 = 8090;
 /// More ports of requests, for connections that are held open: an agent that keeps its client's address has some 4,500 source
 /// ports for each destination port.
 pub const HELD: [u16; 4] = [8081, 8082, 8083, 8084];
@@ -31,17 +34,15 @@ const LOOPS: usize = 2;
 const BACKLOG: i32 = 4096;
 /// Bytes read at once from a request's connection.
 const SCRATCH: usize = 16 << 10;
-/// Bytes read at once from a bulk stream.
-const GULP: usize = 64 << 10;
 /// Tokens below this are listeners.
 const FIRST_CONNECTION: usize = 16;
 
 /// What the server has seen.
 #[derive(Debug, Default)]
-struct Seen {
-    bytes: AtomicU64,
-    open: AtomicI64,
-    accepted: AtomicU64,
+pub(super) struct Seen {
+    pub(super) bytes: AtomicU64,
+    pub(super) open: AtomicI64,
+    pub(super) accepted: AtomicU64,
     over: AtomicBool,
 }
 
@@ -50,15 +51,16 @@ struct Seen {
 pub struct Server {
     seen: Arc<Seen>,
     wakers: Vec<mio::Waker>,
+    http: Socket,
     sink: Socket,
 }
 
 impl Server {
-    /// Starts it on every address of a pod.
+    /// Starts it on every address of a pod. Bulk is read in pieces of `piece` bytes.
     ///
     /// # Errors
     /// A port is taken, or the namespace is gone.
-    pub fn start(netns: &str) -> Result<Self> {
+    pub fn start(netns: &str, piece: usize) -> Result<Self> {
         let seen = Arc::new(Seen::default());
         let mut wakers = Vec::new();
         for _ in 0..LOOPS {
@@ -68,10 +70,15 @@ impl Server {
             let seen = Arc::clone(&seen);
             thread::Builder::new().name("bench-serve".into()).spawn(move || serve(poll, &listeners, &seen))?;
         }
+        let http = in_netns(netns, || listen(HTTP))??;
+        let (accepting, inner) = (http.try_clone()?, Arc::clone(&seen));
+        let serve = move || http::serve(&accepting, LOOPS, &inner);
+        thread::Builder::new().name("bench-accept".into()).spawn(serve)?;
         let sink = in_netns(netns, || listen(SINK))??;
         let (accepting, inner) = (sink.try_clone()?, Arc::clone(&seen));
-        spawn_in_netns(netns, move || swallow(&accepting, &inner))?;
-        Ok(Self { seen, wakers, sink })
+        let swallow = move || bulk::swallow(&accepting, piece, &inner);
+        thread::Builder::new().name("bench-accept".into()).spawn(swallow)?;
+        Ok(Self { seen, wakers, http, sink })
     }
 
     /// Bytes that the sink has swallowed.
@@ -99,7 +106,9 @@ impl Drop for Server {
         for waker in &self.wakers {
             let _ = waker.wake();
         }
-        let _ = self.sink.shutdown(std::net::Shutdown::Both);
+        for listener in [&self.http, &self.sink] {
+            let _ = listener.shutdown(std::net::Shutdown::Both);
+        }
     }
 }
 
@@ -218,25 +227,4 @@ fn answer(connection: &mut Connection, read: &[u8]) -> bool {
 /// Answers are smaller than a send buffer, and each waits for its request: a short write is a broken connection.
 fn say(stream: &mut TcpStream, bytes: &[u8]) -> bool {
     stream.write(bytes).is_ok_and(|written| written == bytes.len())
-}
-
-fn swallow(listener: &Socket, seen: &Arc<Seen>) {
-    while let Ok((socket, _)) = listener.accept() {
-        if seen.over.load(Ordering::Acquire) {
-            return;
-        }
-        let seen = Arc::clone(seen);
-        let _ = thread::Builder::new().name("bench-sink".into()).spawn(move || {
-            seen.open.fetch_add(1, Ordering::Relaxed);
-            let mut buffer = vec![0; GULP];
-            let mut stream = std::net::TcpStream::from(socket);
-            while let Ok(length) = stream.read(&mut buffer) {
-                if length == 0 {
-                    break;
-                }
-                seen.bytes.fetch_add(length as u64, Ordering::Relaxed);
-            }
-            seen.open.fetch_sub(1, Ordering::Relaxed);
-        });
-    }
 }

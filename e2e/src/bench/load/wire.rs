@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 /// Bytes of an answer's body: the size that mesh benchmarks commonly use (Istio's own: 1 KB).
-const BODY: usize = 1024;
+pub const BODY: usize = 1024;
 /// Bytes of an echoed message.
 pub const MESSAGE: usize = 64;
 
@@ -93,6 +93,15 @@ pub fn answer_bytes(last: bool) -> &'static [u8] {
     if last { &LAST } else { &KEPT }
 }
 
+/// Bytes of the answer that `read` begins with, as soon as its head is whole.
+#[must_use]
+pub fn whole_length(read: &[u8]) -> Option<usize> {
+    let head = position(read, END)? + END.len();
+    let text = std::str::from_utf8(&read[..head]).ok()?;
+    let named = |line: &str| line.to_ascii_lowercase().strip_prefix("content-length:").map(|rest| rest.trim().parse());
+    Some(head + text.lines().find_map(named)?.ok().unwrap_or(0_usize))
+}
+
 fn position(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
@@ -109,5 +118,13 @@ mod tests {
         assert_eq!(replies(&[&kept[..], &kept[..7]].concat()), Replies { taken: kept.len(), kept: 1, last: false });
         assert_eq!(replies(&last), Replies { taken: last.len(), kept: 0, last: true });
         assert_eq!(Exchange::last().answer, answer_bytes(true).len());
+    }
+
+    #[test]
+    fn an_answer_says_how_long_it_is() {
+        let answer = answer_bytes(false);
+        assert_eq!(whole_length(answer), Some(answer.len()));
+        assert_eq!(whole_length(&answer[..answer.len() - 1]), Some(answer.len()));
+        assert_eq!(whole_length(&answer[..40]), None);
     }
 }
