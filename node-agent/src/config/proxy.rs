@@ -17,8 +17,8 @@ pub struct ProxyOptions {
     /// How to reach the control plane.
     #[command(flatten)]
     pub control_plane: ControlPlaneOptions,
-    /// Data workers. Default: half of the processors, at least 1, at most 4: few workers batch better, and each more
-    /// costs memory (`datapath.md` section 5, question 2).
+    /// Data workers. Default: as many as processors, at most 4: few workers batch better, and each more costs memory
+    /// (`datapath.md` section 5, question 2; `docs/performance.md`).
     #[arg(long, env = "WEFT_WORKERS", value_name = "COUNT")]
     pub workers: Option<usize>,
     /// Admin pages; this machine only.
@@ -79,6 +79,6 @@ impl ProxyOptions {
         /// More than this many only divide batches (`datapath.md` section 5, question 2).
         const DEFAULT_LIMIT: usize = 4;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        self.workers.unwrap_or((processors / 2).clamp(1, DEFAULT_LIMIT)).clamp(1, crate::handover::message::MAX_WORKERS)
+        self.workers.unwrap_or(processors.clamp(1, DEFAULT_LIMIT)).clamp(1, crate::handover::message::MAX_WORKERS)
     }
 }

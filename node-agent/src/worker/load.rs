@@ -1,8 +1,9 @@
-//! How busy each worker is, and which one is given a tunnel.
+//! How busy each worker is, and which one is given what another has accepted.
 //!
 //! The kernel shares accepted connections out by a hash of their addresses. A node has few tunnels, each of which may carry
 //! hundreds of streams for minutes: with two tunnels and two workers, both land on the same one half of the time
-//! (`datapath.md` section 5, question 2). So each accepted tunnel goes to the least busy worker, once.
+//! (`datapath.md` section 5, question 2). So each accepted tunnel goes to the least busy worker, once. The same holds for
+//! a pod's calls where there are few of them: four bulk streams fall evenly on two workers in three of eight cases.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +11,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A tunnel counts as much as this many connections even when it carries none: what comes next will come through it.
 const TUNNEL: usize = 4;
+
+/// With more connections than this the hash shares out well enough, and giving one away costs some 4 us.
+const FEW: usize = 4;
+
+/// What is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// A tunnel, with whatever will come through it.
+    Tunnel,
+    /// One connection.
+    Connection,
+}
 
 /// How busy one worker is: its connections and its tunnels. All workers see it.
 #[derive(Debug, Clone, Default)]
@@ -51,18 +64,16 @@ impl Drop for Busy {
     }
 }
 
-/// Which of the workers is to take a tunnel that `own` has accepted: itself, unless another one is less busy by more than the
-/// tunnel would change.
-#[must_use]
-pub fn least_busy(loads: &[Load], own: usize) -> usize {
-    let now: Vec<usize> = loads.iter().map(Load::now).collect();
-    choose(&now, own)
-}
-
-fn choose(now: &[usize], own: usize) -> usize {
-    let least = (0..now.len()).min_by_key(|worker| now[*worker]).unwrap_or(own);
-    let mine = now.get(own).copied().unwrap_or_default();
-    if now.get(least).is_some_and(|load| load + TUNNEL <= mine) { least } else { own }
+/// Which of the workers is to take what `own` has accepted: itself, unless another one is less busy by more than it would
+/// change; of many connections only where the other has not even half as many.
+fn choose(loads: impl Iterator<Item = usize> + Clone, own: usize, what: Accepted) -> usize {
+    let mine = loads.clone().nth(own).unwrap_or_default();
+    let Some((least, load)) = loads.enumerate().min_by_key(|(_, load)| *load) else { return own };
+    let is_better = match what {
+        Accepted::Tunnel => load + TUNNEL <= mine,
+        Accepted::Connection => load < mine && (mine <= FEW || load * 2 < mine),
+    };
+    if is_better { least } else { own }
 }
 
 /// The other workers as one of them sees them; generic, since what it tells them is not this file's concern.
@@ -92,10 +103,10 @@ impl<T> Peers<T> {
         &self.loads[self.own]
     }
 
-    /// The worker that should take a tunnel instead of this one, and its load.
+    /// The worker that should take it instead of this one, and its load.
     #[must_use]
-    pub fn less_busy(&self) -> Option<(&T, &Load)> {
-        let least = least_busy(&self.loads, self.own);
+    pub fn less_busy(&self, what: Accepted) -> Option<(&T, &Load)> {
+        let least = choose(self.loads.iter().map(Load::now), self.own, what);
         if least == self.own {
             return None;
         }
@@ -107,7 +118,7 @@ impl<T> Peers<T> {
 mod tests {
     use rstest::rstest;
 
-    use super::{Load, Peers, choose};
+    use super::{Accepted, Load, Peers, choose};
 
     #[rstest]
     #[case::alone(&[9], 0, 0)]
@@ -117,20 +128,31 @@ mod tests {
     #[case::the_other_has_it(&[0, 4], 0, 0)]
     #[case::the_least_of_many(&[50, 40, 7, 30], 0, 2)]
     fn a_tunnel_goes_where_least_is_done(#[case] now: &[usize], #[case] own: usize, #[case] expected: usize) {
-        assert_eq!(choose(now, own), expected);
+        assert_eq!(choose(now.iter().copied(), own, Accepted::Tunnel), expected);
+    }
+
+    #[rstest]
+    #[case::idle(&[0, 0], 0, 0)]
+    #[case::the_second_of_two(&[1, 0], 0, 1)]
+    #[case::the_fourth_of_four(&[2, 1], 0, 1)]
+    #[case::even(&[2, 2], 0, 0)]
+    #[case::of_many_the_hash_is_right(&[9, 7], 0, 0)]
+    #[case::unless_it_is_not(&[9, 4], 0, 1)]
+    fn a_connection_goes_elsewhere_where_there_are_few(#[case] now: &[usize], #[case] own: usize, #[case] to: usize) {
+        assert_eq!(choose(now.iter().copied(), own, Accepted::Connection), to);
     }
 
     #[test]
     fn two_tunnels_that_one_worker_accepts_are_shared() {
         let loads = [Load::default(), Load::default()];
         let peers = Peers::new(0, &loads, vec!["first", "second"]);
-        assert!(peers.less_busy().is_none());
+        assert!(peers.less_busy(Accepted::Tunnel).is_none());
         let _first = peers.own().tunnel();
-        let (other, load) = peers.less_busy().unwrap();
+        let (other, load) = peers.less_busy(Accepted::Tunnel).unwrap();
         assert_eq!(*other, "second");
         let second = load.tunnel();
-        assert!(peers.less_busy().is_none(), "now both have one");
+        assert!(peers.less_busy(Accepted::Tunnel).is_none(), "now both have one");
         drop(second);
-        assert!(peers.less_busy().is_some());
+        assert!(peers.less_busy(Accepted::Tunnel).is_some());
     }
 }

@@ -28,7 +28,7 @@ use crate::pods::PodUid;
 use crate::telemetry::WorkerTelemetry;
 use crate::worker::accept::{Ends, accept_all};
 use crate::worker::gate::Gate;
-use crate::worker::load::{Busy, Peers};
+use crate::worker::load::{Accepted, Busy, Peers};
 use crate::worker::pod_load::Way;
 use crate::worker::served::ServedPod;
 use crate::worker::set_up::SetUp;
@@ -70,8 +70,8 @@ pub enum WorkerCommand {
     },
     /// Asks for the table of live connections.
     Connections(oneshot::Sender<Vec<ConnectionRow>>),
-    /// A tunnel that another worker has accepted and this one, which is less busy, serves.
-    Tunnel(GivenTunnel),
+    /// What another worker has accepted and this one, which is less busy, serves.
+    Given(Given),
     /// Take nothing new, for any pod, until it is added again.
     Retire,
     /// Take nothing new, finish what is there, cut the rest at the deadline, then end.
@@ -81,11 +81,13 @@ pub enum WorkerCommand {
     },
 }
 
-/// A tunnel that one worker gives to another.
+/// What one worker gives to another.
 #[derive(Debug)]
-pub struct GivenTunnel {
-    /// The pod that it came to.
+pub struct Given {
+    /// The pod whose listener took it.
     pub uid: PodUid,
+    /// Which of its listeners.
+    pub way: Way,
     /// The accepted socket.
     pub stream: std::net::TcpStream,
     /// Who came.
@@ -96,7 +98,7 @@ pub struct GivenTunnel {
     pub busy: Busy,
 }
 
-/// Tunnels of pods that this worker has not been told of yet: another one was, a moment before.
+/// Given ones of pods that this worker has not been told of yet: another one was, a moment before.
 const EARLY: usize = 64;
 
 /// A worker, before it runs.
@@ -107,7 +109,7 @@ pub struct Worker {
     tasks: TaskTracker,
     /// The other workers, which may take an accepted tunnel.
     peers: Rc<WorkerPeers>,
-    early: Vec<GivenTunnel>,
+    early: Vec<Given>,
     /// No pod is added any more.
     draining: bool,
     /// The pool's driver; its end is the end of all tunnels.
@@ -220,7 +222,7 @@ impl Worker {
                     self.shard.sockets.supply(&uid, family, sockets);
                 }
             }
-            WorkerCommand::Tunnel(given) => self.take_over(given),
+            WorkerCommand::Given(given) => self.take_over(given),
             // Whoever asked may have gone meanwhile.
             WorkerCommand::Connections(reply) => drop(reply.send(self.shard.connections.rows())),
             WorkerCommand::Retire => self.retire(),
@@ -251,7 +253,7 @@ impl Worker {
         }
         self.shard.sockets.renew(&uid);
         let of_this_pod = self.early.extract_if(.., |given| given.uid == uid);
-        let early: Vec<GivenTunnel> = of_this_pod.collect();
+        let early: Vec<Given> = of_this_pod.collect();
         self.pods.insert(uid, attendance);
         early.into_iter().for_each(|given| self.take_over(given));
     }
@@ -259,8 +261,10 @@ impl Worker {
     fn listen(&self, attendance: &Attendance, listeners: WorkerListeners) {
         let (shard, pod, tasks) = (&self.shard, &attendance.pod, &self.tasks);
         for listener in listeners.outbound {
-            let (shard, pod, tracker) = (shard.clone(), pod.clone(), tasks.clone());
+            let (shard, pod, tracker, peers) = (shard.clone(), pod.clone(), tasks.clone(), self.peers.clone());
             self.accept(attendance, listener, Way::Outbound, move |stream, client, set_up| {
+                let at = (&pod.info().uid, Way::Outbound);
+                let Some((stream, set_up)) = keep_or_give(&peers, at, (stream, client), set_up) else { return };
                 tracker.spawn_local(serve_outbound(shard.clone(), pod.clone(), (stream, client), set_up));
             });
         }
@@ -273,31 +277,38 @@ impl Worker {
         for listener in listeners.hbone {
             let (shard, pod, tracker, peers) = (shard.clone(), pod.clone(), tasks.clone(), self.peers.clone());
             self.accept(attendance, listener, Way::Tunnel, move |stream, client, set_up| {
-                let uid = &pod.info().uid;
-                let Some((stream, set_up, busy)) = keep_or_give(&peers, uid, (stream, client), set_up) else { return };
+                let at = (&pod.info().uid, Way::Tunnel);
+                let Some((stream, set_up)) = keep_or_give(&peers, at, (stream, client), set_up) else { return };
+                let busy = peers.own().tunnel();
                 let tunnels = serve_tunnels(shard.clone(), pod.clone(), (stream, client), set_up, tracker.clone());
                 tracker.spawn_local(busy_while(busy, tunnels));
             });
         }
     }
 
-    /// Serves a tunnel that another worker has accepted. Where the pod is served no more it is reset, as it would have been
-    /// there.
-    fn take_over(&mut self, given: GivenTunnel) {
+    /// Serves what another worker has accepted. Where the pod is served no more it is reset, as it would have been there.
+    fn take_over(&mut self, given: Given) {
         let Some(attendance) = self.pods.get(&given.uid) else {
             if !self.draining && self.early.len() < EARLY {
                 self.early.push(given);
             }
             return;
         };
-        let GivenTunnel { stream, client, set_up, busy, .. } = given;
+        let Given { way, stream, client, set_up, busy, .. } = given;
         if attendance.pod.retired.is_cancelled() {
             return;
         }
         let Ok(stream) = TcpStream::from_std(stream) else { return };
-        let (shard, pod) = (self.shard.clone(), attendance.pod.clone());
-        let tunnels = serve_tunnels(shard, pod, (stream, client), set_up, self.tasks.clone());
-        self.tasks.spawn_local(busy_while(busy, tunnels));
+        let (shard, pod, accepted) = (self.shard.clone(), attendance.pod.clone(), (stream, client));
+        match way {
+            Way::Tunnel => {
+                let tunnels = serve_tunnels(shard, pod, accepted, set_up, self.tasks.clone());
+                self.tasks.spawn_local(busy_while(busy, tunnels));
+            }
+            // These count themselves.
+            Way::Outbound => drop(self.tasks.spawn_local(serve_outbound(shard, pod, accepted, set_up))),
+            Way::Inbound => drop(self.tasks.spawn_local(serve_plaintext(shard, pod, accepted, set_up))),
+        }
     }
 
     fn accept(
@@ -360,20 +371,21 @@ impl Worker {
     }
 }
 
-/// Gives an accepted tunnel to a worker that is less busy, or says that it stays here, and as what it counts.
+/// Gives what was accepted to a worker that is less busy, or says that it stays here.
 fn keep_or_give(
     peers: &WorkerPeers,
-    uid: &PodUid,
+    (uid, way): (&PodUid, Way),
     (stream, client): (TcpStream, SocketAddr),
     set_up: SetUp,
-) -> Option<(TcpStream, SetUp, Busy)> {
-    let other = peers.less_busy().and_then(|(other, load)| Some((other.upgrade()?, load)));
-    let Some((other, load)) = other else { return Some((stream, set_up, peers.own().tunnel())) };
+) -> Option<(TcpStream, SetUp)> {
+    let what = if way == Way::Tunnel { Accepted::Tunnel } else { Accepted::Connection };
+    let other = peers.less_busy(what).and_then(|(other, load)| Some((other.upgrade()?, load)));
+    let Some((other, load)) = other else { return Some((stream, set_up)) };
     // A socket that cannot be taken out of this thread's event queue is gone.
     let stream = stream.into_std().ok()?;
-    let given = GivenTunnel { uid: uid.clone(), stream, client, set_up, busy: load.tunnel() };
+    let busy = if way == Way::Tunnel { load.tunnel() } else { load.connection() };
     // A worker that has just ended resets it; the peer dials again.
-    let _ended = other.send(WorkerCommand::Tunnel(given));
+    let _ended = other.send(WorkerCommand::Given(Given { uid: uid.clone(), way, stream, client, set_up, busy }));
     None
 }
 
