@@ -64,7 +64,7 @@ fuzz: ## each fuzz target for SECONDS (10) from its seeds, then all property tes
 
 bench: ## Weft against the direct path, two nodes and same node, in one interleaved run of release builds; some minutes
 	@.ci/setup
-	cargo build $(WORKSPACE) --bins --release --features weft-node-agent/allocation-stats
+	cargo build $(WORKSPACE) --bins --release
 	$(TARGET)/release/weft-bench $(BENCH)
 
 scale: ## what questions and changes cost with 10 and with 100,000 workloads, by ratio (release build)

@@ -4,6 +4,7 @@
 //! network and holds none. `docs/architecture.md` draws both ways through.
 
 pub mod capture;
+pub mod capture_half;
 pub mod config;
 pub mod control;
 pub mod dispatch;

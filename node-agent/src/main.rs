@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use weft_node_agent::capture::{command, status::StatusHandle};
 use weft_node_agent::config::{Arguments, CommonOptions, Half, OneHalf, ProxyOptions};
-use weft_node_agent::{control, privileges, sandbox, supervise};
+use weft_node_agent::{capture_half, control, privileges, sandbox, supervise};
 use weft_runtime::logging;
 use weft_runtime::signals::Signals;
 
@@ -13,34 +12,21 @@ use weft_runtime::signals::Signals;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().half {
-        Half::Capture { common, capture } => run_capture(&common, &capture),
+    let arguments = Arguments::parse();
+    let outcome = match arguments.half {
+        Half::Capture { .. } | Half::Run { only: Some(OneHalf::Capture), .. } => run_capture(arguments),
         Half::Proxy { common, proxy } => run_proxy(common, *proxy),
-        Half::Run { common, capture, proxy, only, say_ready } => match only {
-            Some(OneHalf::Capture) => run_capture_of_both(&common, capture, &proxy),
-            Some(OneHalf::Proxy) => run_proxy_of_both(common, ProxyOptions { say_ready, ..*proxy }),
-            None => run_both(&common, &proxy),
-        },
+        Half::Run { common, proxy, only: Some(OneHalf::Proxy), say_ready, .. } => {
+            run_proxy_of_both(common, ProxyOptions { say_ready, ..*proxy })
+        }
+        Half::Run { common, proxy, only: None, .. } => run_both(&common, &proxy),
     };
     weft_runtime::failure::exit_code(outcome.as_ref().map_err(AsRef::as_ref))
 }
 
-fn run_capture(common: &CommonOptions, options: &command::CaptureOptions) -> anyhow::Result<()> {
-    logging::init(&common.log, common.log_format.into())?;
-    Ok(command::run(&common.node, &common.handover, options, StatusHandle::default())?)
-}
-
-/// The socket between the halves belongs to the user that the other half becomes.
-fn run_capture_of_both(
-    common: &CommonOptions,
-    mut options: command::CaptureOptions,
-    proxy: &ProxyOptions,
-) -> anyhow::Result<()> {
-    supervise::end_with_supervisor()?;
-    if nix::unistd::geteuid().is_root() {
-        options.proxy_uid.get_or_insert(proxy.run_as);
-    }
-    run_capture(common, &options)
+fn run_capture(arguments: Arguments) -> anyhow::Result<()> {
+    capture_half::become_program();
+    Ok(capture_half::run(arguments)?)
 }
 
 fn run_proxy(common: CommonOptions, options: ProxyOptions) -> anyhow::Result<()> {

@@ -37,14 +37,14 @@ pub struct Tunnel {
     stream: Handle,
     /// Where the output stood behind the last that was sent here.
     sent_until: u64,
-    peer_baggage: Option<String>,
+    peer_baggage: Option<Box<str>>,
     /// Whatever must live as long as the tunnel: the pool's lease.
     held: Option<Box<dyn Any>>,
 }
 
 impl Tunnel {
     pub(crate) fn new(stream: Handle, peer_baggage: Option<String>) -> Self {
-        Self { stream, sent_until: 0, peer_baggage, held: None }
+        Self { stream, sent_until: 0, peer_baggage: peer_baggage.map(String::into_boxed_str), held: None }
     }
 
     /// Keeps a value alive until the tunnel is dropped.
@@ -56,6 +56,11 @@ impl Tunnel {
     #[must_use]
     pub fn peer_baggage(&self) -> Option<&str> {
         self.peer_baggage.as_deref()
+    }
+
+    /// Takes [`Self::peer_baggage`] out: the tunnel no longer keeps it.
+    pub fn take_peer_baggage(&mut self) -> Option<Box<str>> {
+        self.peer_baggage.take()
     }
 
     /// What there is to take: bytes, or the orderly end (END_STREAM) behind all of them.

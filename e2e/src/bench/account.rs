@@ -59,6 +59,12 @@ pub fn resident(pids: &[u32]) -> Result<u64> {
     Ok(sum)
 }
 
+/// Their proportional shares together, bytes: a page counts for each process by how many have it. `None` where the kernel does not say.
+pub fn proportional(pids: &[u32]) -> Option<u64> {
+    let of = |pid: &u32| bytes_of(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:");
+    pids.iter().map(of).sum()
+}
+
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).with_context(|| path.to_owned())
 }
@@ -81,7 +87,11 @@ fn machine_seconds(stat: &str) -> Option<f64> {
 }
 
 fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    bytes_of(status, "VmRSS:")
+}
+
+fn bytes_of(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
@@ -96,6 +106,7 @@ mod tests {
         assert_eq!(process_seconds("nothing"), None);
         assert_eq!(machine_seconds("cpu  100 20 30 999 888 4 5 6 0 0\ncpu0 1 1 1 1\n"), Some(1.65));
         assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
+        assert_eq!(bytes_of("00400000-7ffd00000000 [rollup]\nRss: 9 kB\nPss:   5 kB\n", "Pss:"), Some(5 << 10));
         assert!(Spent::now(&[std::process::id()]).is_ok() && resident(&[std::process::id()]).is_ok());
     }
 

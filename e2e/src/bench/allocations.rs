@@ -36,9 +36,7 @@ pub fn allocations(wishes: &Wishes, show: &Show, results: &mut Results) -> Resul
         match count(&wishes, requests, connections)? {
             Some(count) => counts.push(count as f64),
             None => {
-                results.note(
-                    "allocations are not counted: the agents were built without their feature allocation-stats".into(),
-                );
+                results.note("allocations are not counted: the agents' allocator prints no counts".into());
                 return Ok(());
             }
         }

@@ -154,6 +154,7 @@ pub fn figures() -> Vec<Figure> {
     let agent = |key, title, unit| Figure::new(Scope::Agent, key, title, unit, Lower);
     let agents = [
         agent("rss-idle", "memory of one node, both halves, idle", Mebibytes).value(14.0, 9.0),
+        agent("pss-idle", "  its share: a page that n processes have counts 1/n", Mebibytes),
         agent("rss-held", "memory of both nodes, 10,000 open connections", Mebibytes).value(60.0, 25.0),
         agent("rss-after", "  12 s after they closed", Mebibytes),
         agent("held-open", "  time to open them", Seconds),

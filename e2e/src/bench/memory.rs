@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use weft_testkit::wait;
 
-use super::account::{Spent, resident};
+use super::account::{Spent, proportional, resident};
 use super::figure::Scope;
 use super::flags::BenchFlags;
 use super::place::Place;
@@ -59,6 +59,9 @@ pub fn memory(place: &Place, flags: &BenchFlags, show: &Show, results: &mut Resu
     show.progress(&format!("memory: {peer:?}, idle"));
     wait::pause(SETTLE.min(give_back));
     add("rss-idle", megabytes(&place.agents(Some(1)))?);
+    if let Some(share) = proportional(&place.agents(Some(1))) {
+        add("pss-idle", share as f64 / MEBIBYTE);
+    }
     show.progress(&format!("memory: {peer:?}, {count} open connections"));
     let (_, address) = place.server(Scope::TwoNodes);
     let before = Spent::now(&place.agents(None))?;

@@ -136,7 +136,8 @@ pub fn run(node: &str, handover: &Path, options: &CaptureOptions, status: Status
             .map_err(|source| CommandError::Directory { path: directory.to_path_buf(), source })?;
     }
     limits::raise_open_files();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
         // Before giving up CAP_CHOWN, which the owner of the socket file may need.
         let server = HandoverServer::bind(settings.handover.clone())?;

@@ -178,7 +178,9 @@ fn unless_exists(outcome: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink:
 }
 
 fn within<T>(work: impl AsyncFnOnce(Handle) -> Result<T, RouteError>) -> Result<T, RouteError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
         let (connection, handle, _unasked) = rtnetlink::new_connection()?;
         let driver = tokio::spawn(connection);

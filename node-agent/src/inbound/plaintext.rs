@@ -31,7 +31,7 @@ pub fn serve_plaintext(
 async fn begin(
     shard: Rc<Shard>,
     pod: Rc<Pod>,
-    (stream, client): (TcpStream, SocketAddr),
+    (mut stream, client): (TcpStream, SocketAddr),
     set_up: SetUp,
 ) -> Option<Relaying> {
     // An error: it is gone already.
@@ -45,7 +45,7 @@ async fn begin(
         connected = connect(&shard, &pod, &live, client, original) => connected,
         reason = cut.wait() => Err(reason.into()),
     };
-    let application = match connected {
+    let mut application = match connected {
         Ok(application) => application,
         Err(Failure { reason, detail }) => {
             live.refuse(reason, detail);
@@ -54,7 +54,8 @@ async fn begin(
     };
     live.opened();
     Some(Box::pin(async move {
-        let outcome = relay_sockets(stream, application, &shard.buffers, live.traffic(), cut.wait()).await;
+        let outcome = relay_sockets(&mut stream, &mut application, &shard.buffers, live.traffic(), cut.comes()).await;
+        drop((stream, application));
         live.finish(&outcome);
     }))
 }

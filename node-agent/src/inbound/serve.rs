@@ -189,7 +189,7 @@ async fn begin(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, caller: C
         reason = cut.wait() => Err(reason.into()),
         () = poll_fn(|cx| incoming.poll_withdrawn(cx)) => Err(Failure::new(Reason::Reset, "withdrawn by the client")),
     };
-    let (application, workload) = match connected {
+    let (mut application, workload) = match connected {
         Ok(connected) => connected,
         Err(Failure { reason, detail }) => {
             incoming.refuse(refusal_of(reason), reason.code());
@@ -197,7 +197,7 @@ async fn begin(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, caller: C
             return None;
         }
     };
-    let tunnel = match incoming.accept(Some(&baggage_of(&workload))) {
+    let mut tunnel = match incoming.accept(Some(&baggage_of(&workload))) {
         Ok(tunnel) => tunnel,
         Err(error) => {
             live.refuse(Reason::Reset, Some(error.to_string()));
@@ -206,7 +206,8 @@ async fn begin(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, caller: C
     };
     live.opened();
     Some(Box::pin(async move {
-        let outcome = relay_tunnel(application, tunnel, &shard.buffers, live.traffic(), cut.wait()).await;
+        let outcome = relay_tunnel(&mut application, &mut tunnel, &shard.buffers, live.traffic(), cut.comes()).await;
+        drop((application, tunnel));
         live.finish(&outcome);
     }))
 }

@@ -143,10 +143,12 @@ async fn tunnel(
     head.baggage = Some(baggage_of(source));
     head.forwarded = Some(forwarded_of(live.record().source, host));
     head.traceparent = Some(Traceparent::random());
-    let tunnel = shard.pool.open_within(&key, &head, patience).await.map_err(|error| {
+    let mut tunnel = shard.pool.open_within(&key, &head, patience).await.map_err(|error| {
         let (try_another, fault) = (concerns_endpoint(&error), fault_of_pool(&error));
         NotConnected { failure: Failure::new(reason_of_pool(&error), error), try_another, fault }
     })?;
+    // Nobody asks for it, and it is as large as an idle stream.
+    drop(tunnel.take_peer_baggage());
     // The handshake accepted one of these; with one there is no doubt which.
     if let [only] = &*plan.peers {
         live.note(|record| record.destination_identity = Some(only.clone()));
@@ -165,8 +167,7 @@ async fn local(shard: &Shard, pod: &Pod, live: &Live, target: &Target) -> Result
     let mut mirror = live.record().clone();
     mirror.direction = Direction::Inbound;
     mirror.destination = target.to;
-    live.mirrored_by(mirror);
-    live.calls(&destination.info.uid, &destination.load);
+    live.mirrored_by(mirror, &destination.info.uid, &destination.load);
     shard.environment.settings.limits.judge_counted(&destination.load).map_err(|reason| {
         live.leave_other_pod();
         NotConnected::by_endpoint(reason.into())

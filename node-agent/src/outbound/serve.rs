@@ -34,7 +34,7 @@ pub fn serve_outbound(
 async fn begin(
     shard: Rc<Shard>,
     pod: Rc<Pod>,
-    (stream, client): (TcpStream, SocketAddr),
+    (mut stream, client): (TcpStream, SocketAddr),
     set_up: SetUp,
 ) -> Option<Relaying> {
     // An error: it is gone already.
@@ -58,14 +58,16 @@ async fn begin(
     live.opened();
     let about = (port, begun);
     Some(match peer {
-        Peer::Socket(peer) => Box::pin(async move {
-            let outcome = relay_sockets(stream, peer, &shard.buffers, live.traffic(), cut.wait()).await;
+        Peer::Socket(mut peer) => Box::pin(async move {
+            let outcome = relay_sockets(&mut stream, &mut peer, &shard.buffers, live.traffic(), cut.comes()).await;
+            drop((stream, peer));
             judge(&shard, &live, about, &outcome);
             live.finish(&outcome);
             drop(counted);
         }),
-        Peer::Tunnel(tunnel) => Box::pin(async move {
-            let outcome = relay_tunnel(stream, tunnel, &shard.buffers, live.traffic(), cut.wait()).await;
+        Peer::Tunnel(mut tunnel) => Box::pin(async move {
+            let outcome = relay_tunnel(&mut stream, &mut tunnel, &shard.buffers, live.traffic(), cut.comes()).await;
+            drop((stream, tunnel));
             judge(&shard, &live, about, &outcome);
             live.finish(&outcome);
             drop(counted);

@@ -19,7 +19,7 @@ use weft_model::authz::{Connection, PolicyKey, ShadowDenial};
 use weft_model::view::ConnectionRow;
 use weft_model::workload::{Uid, Workload};
 use weft_model::{Mesh, Reason};
-use weft_runtime::budget::{Budget, Holding};
+use weft_runtime::budget::Budget;
 
 use crate::pods::PodUid;
 use crate::telemetry::{ConnectionRecord, Direction, Edge, WorkerTelemetry, row};
@@ -77,9 +77,6 @@ impl Table {
     }
 }
 
-/// A pod that a connection counts for.
-type Owner = (PodUid, Counted);
-
 /// What the connection's task and the table both see. One of these is a connection's share of the table: what only some
 /// connections have is boxed.
 struct Shared {
@@ -97,10 +94,8 @@ struct Shared {
     pod: PodUid,
     /// Its place in the pod's count, until the task ends.
     counted: Cell<Option<Counted>>,
-    other_pod: RefCell<Option<Owner>>,
     /// Held until it stands.
     set_up: Cell<Option<Box<SetUp>>>,
-    _bytes: Holding,
     cut: Cell<Option<Reason>>,
     /// The task that waits to be cut.
     waiting: Cell<Option<Waker>>,
@@ -108,6 +103,9 @@ struct Shared {
 
 /// The server's point of view of a same-node connection, which has no second agent to tell it.
 struct Mirror {
+    /// The pod that is called, whose place in that pod's count it has, too.
+    pod: PodUid,
+    _counted: Counted,
     record: ConnectionRecord,
     edge: OnceCell<Arc<Edge>>,
 }
@@ -136,8 +134,7 @@ impl Connections {
     pub fn register(self: &Rc<Self>, record: ConnectionRecord, pod: &PodUid, load: &Arc<PodLoad>) -> (Live, Cut) {
         let client_first = record.direction == Direction::Outbound;
         let way = if client_first { Way::Outbound } else { Way::Inbound };
-        let mut bytes = self.budget.holding();
-        bytes.set(CONNECTION_BYTES);
+        self.budget.take(CONNECTION_BYTES);
         let shared = Rc::new(Shared {
             record: RefCell::new(record),
             traffic: Traffic::default(),
@@ -148,9 +145,7 @@ impl Connections {
             checked: RefCell::default(),
             pod: pod.clone(),
             counted: Cell::new(Some(load.enter(way))),
-            other_pod: RefCell::default(),
             set_up: Cell::default(),
-            _bytes: bytes,
             cut: Cell::default(),
             waiting: Cell::default(),
         });
@@ -171,7 +166,7 @@ impl Connections {
 
     /// Cuts the connections of a pod.
     pub fn cut_pod(&self, pod: &PodUid, why: Reason) -> usize {
-        let of_other = |shared: &Shared| shared.other_pod.borrow().as_ref().is_some_and(|(uid, _)| uid == pod);
+        let of_other = |shared: &Shared| shared.mirror.borrow().as_ref().is_some_and(|mirror| mirror.pod == *pod);
         self.cut_where(why, |shared| shared.pod == *pod || of_other(shared))
     }
 
@@ -286,7 +281,12 @@ pub struct Cut(Rc<Shared>);
 impl Cut {
     /// Completes when the connection must end, with the reason. Cancel safe, and may be called again; by one task at a time.
     pub async fn wait(&mut self) -> Reason {
-        poll_fn(|cx| self.poll(cx)).await
+        self.comes().await
+    }
+
+    /// As [`Self::wait`], in one word of memory.
+    pub fn comes(&self) -> impl Future<Output = Reason> + Unpin {
+        poll_fn(|cx| self.poll(cx))
     }
 
     fn poll(&self, cx: &Context<'_>) -> Poll<Reason> {
@@ -322,11 +322,6 @@ impl Live {
         self.shared.record.borrow()
     }
 
-    /// The connection goes to this other pod of the node: it is cut with it, too, and counts as a call to it.
-    pub fn calls(&self, pod: &PodUid, load: &Arc<PodLoad>) {
-        self.shared.other_pod.replace(Some((pod.clone(), load.enter(Way::Inbound))));
-    }
-
     /// Its set-up counts as such until it stands or ends.
     pub fn sets_up(&self, set_up: SetUp) {
         self.shared.set_up.set(Some(Box::new(set_up)));
@@ -349,12 +344,14 @@ impl Live {
     pub fn leave_other_pod(&self) {
         self.unchecked();
         *self.shared.mirror.borrow_mut() = None;
-        self.shared.other_pod.take();
     }
 
-    /// Tells telemetry the server's side of it, too.
-    pub fn mirrored_by(&self, record: ConnectionRecord) {
-        *self.shared.mirror.borrow_mut() = Some(Box::new(Mirror { record, edge: OnceCell::new() }));
+    /// The connection goes to this other pod of the node: it is cut with it, too, counts as a call to it, and telemetry is told the
+    /// server's side of it.
+    pub fn mirrored_by(&self, record: ConnectionRecord, pod: &PodUid, load: &Arc<PodLoad>) {
+        let (pod, counted) = (pod.clone(), load.enter(Way::Inbound));
+        *self.shared.mirror.borrow_mut() =
+            Some(Box::new(Mirror { pod, _counted: counted, record, edge: OnceCell::new() }));
     }
 
     /// The first end of the relay is the client's, whatever the direction.
@@ -437,7 +434,8 @@ impl Drop for Live {
         }
         // The table's hold on it goes with the task's, but a limit that was reached must not bind for longer than it is.
         self.unchecked();
-        drop((self.shared.counted.take(), self.shared.other_pod.take(), self.shared.set_up.take()));
+        drop((self.shared.counted.take(), self.shared.mirror.take(), self.shared.set_up.take()));
+        self.table.budget.release(CONNECTION_BYTES);
         self.table.live.borrow_mut().remove(self.id);
     }
 }

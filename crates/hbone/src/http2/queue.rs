@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::mem;
 
 use super::lent::{self, BLOCK};
 
@@ -14,7 +15,9 @@ const KEPT_ENTRIES: usize = 4;
 /// Bytes in order, in few blocks: a peer that sends them one by one costs what they are, not what its frames are.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    blocks: VecDeque<Vec<u8>>,
+    /// Empty when nothing waits. In place, since most streams never have a second one.
+    first: Vec<u8>,
+    rest: VecDeque<Vec<u8>>,
     /// Bytes of the first block that are gone already.
     taken: usize,
     length: usize,
@@ -32,30 +35,23 @@ impl Queue {
     pub(crate) fn push(&mut self, mut data: &[u8]) {
         self.length += data.len();
         while !data.is_empty() {
-            let room = self.blocks.back().map_or(0, |last| last.capacity() - last.len());
-            let (now, later) = data.split_at(data.len().min(room));
-            if let Some(last) = self.blocks.back_mut() {
-                last.extend_from_slice(now);
-            }
+            let last = self.rest.back_mut().unwrap_or(&mut self.first);
+            let (now, later) = data.split_at(data.len().min(last.capacity() - last.len()));
+            last.extend_from_slice(now);
             data = later;
             if !data.is_empty() {
-                self.blocks.push_back(self.next_block(data.len()));
+                let block = next_block(last.capacity(), data.len());
+                if self.first.is_empty() { self.first = block } else { self.rest.push_back(block) }
             }
         }
-    }
-
-    /// A first small piece gets a small block; what goes on coming gets larger ones.
-    fn next_block(&self, wanted: usize) -> Vec<u8> {
-        let grown = self.blocks.back().map_or(FIRST_BLOCK, |last| last.capacity() * 2);
-        let size = wanted.max(grown);
-        if size >= BLOCK / 8 { lent::block() } else { Vec::with_capacity(size) }
     }
 
     /// The waiting bytes, as many pieces as there is place for; says how many pieces.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut skip = self.taken;
         let mut count = 0;
-        for (slice, block) in slices.iter_mut().zip(&self.blocks) {
+        let blocks = [&self.first].into_iter().filter(|first| !first.is_empty()).chain(&self.rest);
+        for (slice, block) in slices.iter_mut().zip(blocks) {
             *slice = IoSlice::new(&block[skip..]);
             skip = 0;
             count += 1;
@@ -65,7 +61,7 @@ impl Queue {
 
     /// The first piece.
     pub(crate) fn first(&self) -> &[u8] {
-        self.blocks.front().map_or(&[], |block| &block[self.taken..])
+        &self.first[self.taken..]
     }
 
     /// The first `count` bytes, no more than there are, are passed on.
@@ -73,26 +69,30 @@ impl Queue {
         debug_assert!(count <= self.length, "{count} of {}", self.length);
         self.length = self.length.saturating_sub(count);
         self.taken += count;
-        while let Some(first) = self.blocks.front()
-            && self.taken >= first.len()
-        {
-            self.taken -= first.len();
-            if let Some(block) = self.blocks.pop_front() {
-                lent::return_block(block);
-            }
+        while !self.first.is_empty() && self.taken >= self.first.len() {
+            self.taken -= self.first.len();
+            let next = self.rest.pop_front().unwrap_or_default();
+            lent::return_block(mem::replace(&mut self.first, next));
         }
-        if self.blocks.is_empty() {
+        if self.first.is_empty() {
             self.taken = 0;
-            if self.blocks.capacity() > KEPT_ENTRIES {
-                self.blocks = VecDeque::new();
+            if self.rest.capacity() > KEPT_ENTRIES {
+                self.rest = VecDeque::new();
             }
         }
     }
 }
 
+/// A first small piece gets a small block; what goes on coming gets larger ones.
+fn next_block(last: usize, wanted: usize) -> Vec<u8> {
+    let size = wanted.max(last * 2).max(FIRST_BLOCK);
+    if size >= BLOCK / 8 { lent::block() } else { Vec::with_capacity(size) }
+}
+
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.blocks.drain(..).for_each(lent::return_block);
+        lent::return_block(mem::take(&mut self.first));
+        self.rest.drain(..).for_each(lent::return_block);
     }
 }
 
@@ -130,9 +130,9 @@ mod tests {
     fn single_bytes_cost_little_and_an_empty_queue_nothing() {
         let mut queue = Queue::default();
         (0..100_000).for_each(|_| queue.push(b"x"));
-        let memory: usize = queue.blocks.iter().map(Vec::capacity).sum();
+        let memory: usize = queue.first.capacity() + queue.rest.iter().map(Vec::capacity).sum::<usize>();
         assert!(memory < 200_000, "{memory}");
         queue.consume(100_000);
-        assert_eq!(queue.blocks.capacity(), 0);
+        assert_eq!((queue.first.capacity(), queue.rest.capacity()), (0, 0));
     }
 }

@@ -30,7 +30,7 @@ impl Buffers {
 /// bulk one needs few calls.
 #[derive(Debug, Default)]
 pub(super) struct ReadSize {
-    moved: u64,
+    moved: u32,
 }
 
 impl ReadSize {
@@ -44,6 +44,6 @@ impl ReadSize {
     }
 
     pub(super) fn add(&mut self, count: usize) {
-        self.moved = self.moved.saturating_add(count as u64);
+        self.moved = self.moved.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
     }
 }

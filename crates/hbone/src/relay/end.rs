@@ -34,6 +34,9 @@ pub(super) enum Step {
     SinkBroken(Broken),
 }
 
+/// What a sink took less of than it promised. In a box, since few connections have any, and each is never empty.
+pub(super) type Carry = Option<Box<Bytes>>;
+
 /// One end of a relay. All calls come from one task; "pending" means that the task is woken.
 pub(super) trait End {
     /// Ready when everything that was put has left this process.
@@ -44,6 +47,9 @@ pub(super) trait End {
 
     /// While nobody takes from this end: ready when it fails.
     fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
+
+    /// Somebody takes from this end again: what [`Self::poll_watch`] needed may go.
+    fn stop_watching(&mut self);
 
     /// Both directions ended in order: what follows is an ordinary close.
     fn close_orderly(&mut self);
@@ -60,7 +66,7 @@ pub(super) trait Source<Sink> {
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut Sink,
-        carry: &mut Bytes,
+        carry: &mut Carry,
         want: usize,
         buffers: &Buffers,
     ) -> Step;

@@ -1,14 +1,11 @@
 //! Both directions of a relay in one future, and what its end does to the two sides.
 
 use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
 use tokio::time::timeout;
 
 use super::buffers::Buffers;
@@ -24,86 +21,108 @@ use crate::tunnel::Tunnel;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Relays between an application's socket and a tunnel until both directions ended, one side failed, or `cancel` is ready.
-/// The socket should have been through [`super::reset_unless_orderly`]. Dropping the future resets both sides.
-pub async fn relay_tunnel<C>(
-    mut app: TcpStream,
-    tunnel: Tunnel,
-    buffers: &Buffers,
-    traffic: &Traffic,
-    cancel: impl Future<Output = C>,
-) -> RelayOutcome<C> {
-    let (reading, writing) = app.split();
-    let watch = pin!(error_event(&writing));
-    let mut near = SocketEnd::new(reading, &writing, watch);
-    run(&mut near, &mut TunnelEnd(tunnel), buffers, traffic, cancel).await
+/// The socket should have been through [`super::reset_unless_orderly`]; whoever holds both drops both afterwards, and when the future is
+/// dropped: that resets both sides.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, and this is what an idle connection costs"
+)]
+pub fn relay_tunnel<'r, C: 'r>(
+    app: &'r mut TcpStream,
+    tunnel: &'r mut Tunnel,
+    buffers: &'r Buffers,
+    traffic: &'r Traffic,
+    cancel: impl Future<Output = C> + Unpin + 'r,
+) -> impl Future<Output = RelayOutcome<C>> + 'r {
+    async move {
+        let (reading, writing) = app.split();
+        Relay::new(SocketEnd::new(reading, &writing), TunnelEnd(tunnel), buffers, traffic, cancel).run().await
+    }
 }
 
 /// Relays between two sockets: on the same node, past the mesh, or from plaintext inbound. Otherwise as [`relay_tunnel`].
-pub async fn relay_sockets<C>(
-    mut app: TcpStream,
-    mut peer: TcpStream,
-    buffers: &Buffers,
-    traffic: &Traffic,
-    cancel: impl Future<Output = C>,
-) -> RelayOutcome<C> {
-    let (near_reading, near_writing) = app.split();
-    let (far_reading, far_writing) = peer.split();
-    let near_watch = pin!(error_event(&near_writing));
-    let far_watch = pin!(error_event(&far_writing));
-    let mut near = SocketEnd::new(near_reading, &near_writing, near_watch);
-    let mut far = SocketEnd::new(far_reading, &far_writing, far_watch);
-    run(&mut near, &mut far, buffers, traffic, cancel).await
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, and this is what an idle connection costs"
+)]
+pub fn relay_sockets<'r, C: 'r>(
+    app: &'r mut TcpStream,
+    peer: &'r mut TcpStream,
+    buffers: &'r Buffers,
+    traffic: &'r Traffic,
+    cancel: impl Future<Output = C> + Unpin + 'r,
+) -> impl Future<Output = RelayOutcome<C>> + 'r {
+    async move {
+        let (near_reading, near_writing) = app.split();
+        let (far_reading, far_writing) = peer.split();
+        let near = SocketEnd::new(near_reading, &near_writing);
+        let far = SocketEnd::new(far_reading, &far_writing);
+        Relay::new(near, far, buffers, traffic, cancel).run().await
+    }
 }
 
-async fn error_event(half: &WriteHalf<'_>) -> io::Result<()> {
-    half.ready(Interest::ERROR).await.map(|_| ())
+/// Both directions.
+struct Relay<'r, A, B, Cancel> {
+    app: A,
+    peer: B,
+    up: Pump<'r>,
+    down: Pump<'r>,
+    buffers: &'r Buffers,
+    cancel: Cancel,
 }
 
-async fn run<A, B, C>(
-    app: &mut A,
-    peer: &mut B,
-    buffers: &Buffers,
-    traffic: &Traffic,
-    cancel: impl Future<Output = C>,
-) -> RelayOutcome<C>
+impl<'r, A, B, C, Cancel> Relay<'r, A, B, Cancel>
 where
     A: End + Source<B>,
     B: End + Source<A>,
+    Cancel: Future<Output = C> + Unpin,
 {
-    let mut cancel = pin!(cancel);
-    let mut up = Pump::new(&traffic.sent);
-    let mut down = Pump::new(&traffic.received);
-    let end = poll_fn(|cx| {
-        if let Poll::Ready(why) = cancel.as_mut().poll(cx) {
-            return Poll::Ready(RelayEnd::Cancelled(why));
-        }
-        turn(cx, app, peer, (&mut up, &mut down), buffers)
-    })
-    .await;
-    match end {
-        RelayEnd::Orderly => {
-            app.close_orderly();
-            peer.close_orderly();
-        }
-        RelayEnd::Cancelled(_) => {
-            app.reset();
-            peer.reset();
-        }
-        RelayEnd::ResetBy(Side::App) | RelayEnd::Timeout(Side::App) => {
-            let words = poll_fn(|cx| last_words(cx, app, peer, &mut up, buffers));
-            // Either way the reset follows.
-            let _ = timeout(LAST_WORDS, words).await;
-            app.reset();
-            peer.reset();
-        }
-        RelayEnd::ResetBy(Side::Peer) | RelayEnd::Timeout(Side::Peer) => {
-            let words = poll_fn(|cx| last_words(cx, peer, app, &mut down, buffers));
-            let _ = timeout(LAST_WORDS, words).await;
-            app.reset();
-            peer.reset();
+    fn new(app: A, peer: B, buffers: &'r Buffers, traffic: &'r Traffic, cancel: Cancel) -> Self {
+        Self { app, peer, up: Pump::new(&traffic.sent), down: Pump::new(&traffic.received), buffers, cancel }
+    }
+
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and this is what an idle connection costs"
+    )]
+    fn run(mut self) -> impl Future<Output = RelayOutcome<C>> {
+        async move {
+            let end = poll_fn(|cx| self.poll(cx)).await;
+            match end {
+                RelayEnd::Orderly => {
+                    self.app.close_orderly();
+                    self.peer.close_orderly();
+                }
+                RelayEnd::Cancelled(_) => self.reset(),
+                // In a box, as few connections come here. Whether the last words got out or not, the reset follows.
+                RelayEnd::ResetBy(Side::App) | RelayEnd::Timeout(Side::App) => {
+                    let Self { app, peer, up, buffers, .. } = &mut self;
+                    let words = poll_fn(|cx| last_words(cx, app, peer, up, buffers));
+                    let _ = Box::pin(timeout(LAST_WORDS, words)).await;
+                    self.reset();
+                }
+                RelayEnd::ResetBy(Side::Peer) | RelayEnd::Timeout(Side::Peer) => {
+                    let Self { app, peer, down, buffers, .. } = &mut self;
+                    let words = poll_fn(|cx| last_words(cx, peer, app, down, buffers));
+                    let _ = Box::pin(timeout(LAST_WORDS, words)).await;
+                    self.reset();
+                }
+            }
+            RelayOutcome { sent: self.up.moved(), received: self.down.moved(), end }
         }
     }
-    RelayOutcome { sent: traffic.sent(), received: traffic.received(), end }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd<C>> {
+        if let Poll::Ready(why) = Pin::new(&mut self.cancel).poll(cx) {
+            return Poll::Ready(RelayEnd::Cancelled(why));
+        }
+        turn(cx, &mut self.app, &mut self.peer, (&mut self.up, &mut self.down), self.buffers)
+    }
+
+    fn reset(&mut self) {
+        self.app.reset();
+        self.peer.reset();
+    }
 }
 
 /// One poll of both directions.
@@ -126,14 +145,14 @@ where
         (_, Turn::SourceBroken(broken)) | (Turn::SinkBroken(broken), _) => return failed(Side::Peer, broken),
         _ => {}
     }
-    if upward != Turn::Reading
-        && let Poll::Ready(broken) = app.poll_watch(cx)
-    {
+    if upward == Turn::Reading {
+        app.stop_watching();
+    } else if let Poll::Ready(broken) = app.poll_watch(cx) {
         return failed(Side::App, broken);
     }
-    if downward != Turn::Reading
-        && let Poll::Ready(broken) = peer.poll_watch(cx)
-    {
+    if downward == Turn::Reading {
+        peer.stop_watching();
+    } else if let Poll::Ready(broken) = peer.poll_watch(cx) {
         if broken == Broken::Unwanted {
             up.give_up();
             if downward == Turn::Done {

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::buffers::Buffers;
-use super::end::{Broken, End, Source, Step};
+use super::end::{Broken, Carry, End, Source, Step};
 
 /// Makes every close of the socket a RST (SO_LINGER {1, 0}) until a relay ends in order. Call it as soon as there is a socket:
 /// then an agent that is killed, or a handler that returns early, cannot look like a complete answer.
@@ -25,16 +25,23 @@ pub fn reset_unless_orderly(socket: &TcpStream) -> io::Result<()> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO))
 }
 
-/// Both halves of one socket; `Watch` is ready when the kernel reports an error on it.
-pub(super) struct SocketEnd<'a, 'b, Watch> {
+/// Both halves of one socket.
+pub(super) struct SocketEnd<'a, 'b> {
     reading: ReadHalf<'a>,
     writing: &'b WriteHalf<'a>,
-    watch: Pin<&'b mut Watch>,
+    /// Ready when the kernel reports an error. Made when it is first asked for: while both directions wait for input nobody does.
+    watch: Option<Watch<'b>>,
 }
 
-impl<'a, 'b, Watch: Future<Output = io::Result<()>>> SocketEnd<'a, 'b, Watch> {
-    pub(super) fn new(reading: ReadHalf<'a>, writing: &'b WriteHalf<'a>, watch: Pin<&'b mut Watch>) -> Self {
-        Self { reading, writing, watch }
+type Watch<'b> = Pin<Box<dyn Future<Output = io::Result<()>> + 'b>>;
+
+async fn error_event(half: &WriteHalf<'_>) -> io::Result<()> {
+    half.ready(Interest::ERROR).await.map(|_| ())
+}
+
+impl<'a, 'b> SocketEnd<'a, 'b> {
+    pub(super) fn new(reading: ReadHalf<'a>, writing: &'b WriteHalf<'a>) -> Self {
+        Self { reading, writing, watch: None }
     }
 
     fn socket(&self) -> &TcpStream {
@@ -77,19 +84,19 @@ impl<'a, 'b, Watch: Future<Output = io::Result<()>>> SocketEnd<'a, 'b, Watch> {
     }
 
     /// Writes what the socket did not take before.
-    fn write_carried(&self, cx: &mut Context<'_>, carry: &mut Bytes) -> Step {
-        match self.poll_write(cx, &[IoSlice::new(carry)]) {
-            Poll::Ready(Ok(count)) => {
-                carry.advance(count);
-                Step::Moved(count)
-            }
+    fn write_carried(&self, cx: &mut Context<'_>, mut rest: Box<Bytes>, carry: &mut Carry) -> Step {
+        let written = self.poll_write(cx, &[IoSlice::new(&rest)]);
+        rest.advance(if let Poll::Ready(Ok(count)) = &written { *count } else { 0 });
+        *carry = Some(rest).filter(|rest| !rest.is_empty());
+        match written {
+            Poll::Ready(Ok(count)) => Step::Moved(count),
             Poll::Ready(Err(error)) => Step::SinkBroken(broken(&error)),
             Poll::Pending => Step::Blocked,
         }
     }
 }
 
-impl<Watch: Future<Output = io::Result<()>>> End for SocketEnd<'_, '_, Watch> {
+impl End for SocketEnd<'_, '_> {
     fn poll_drained(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
@@ -100,9 +107,14 @@ impl<Watch: Future<Output = io::Result<()>>> End for SocketEnd<'_, '_, Watch> {
 
     fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         // Waits for the error event alone: after a FIN the socket is readable for ever, and waiting for that would spin.
-        ready!(self.watch.as_mut().poll(cx)).err();
+        let writing = self.writing;
+        ready!(self.watch.get_or_insert_with(|| Box::pin(error_event(writing))).as_mut().poll(cx)).err();
         let cause = SockRef::from(self.socket()).take_error().ok().flatten();
         Poll::Ready(cause.map_or(Broken::Reset, |error| broken(&error)))
+    }
+
+    fn stop_watching(&mut self) {
+        self.watch = None;
     }
 
     fn close_orderly(&mut self) {
@@ -117,21 +129,17 @@ impl<Watch: Future<Output = io::Result<()>>> End for SocketEnd<'_, '_, Watch> {
 }
 
 /// Socket to socket, through the worker's buffer.
-impl<A, B> Source<SocketEnd<'_, '_, B>> for SocketEnd<'_, '_, A>
-where
-    A: Future<Output = io::Result<()>>,
-    B: Future<Output = io::Result<()>>,
-{
+impl<'a, 'b> Source<SocketEnd<'a, 'b>> for SocketEnd<'_, '_> {
     fn step(
         &mut self,
         cx: &mut Context<'_>,
-        sink: &mut SocketEnd<'_, '_, B>,
-        carry: &mut Bytes,
+        sink: &mut SocketEnd<'a, 'b>,
+        carry: &mut Carry,
         want: usize,
         buffers: &Buffers,
     ) -> Step {
-        if !carry.is_empty() {
-            return sink.write_carried(cx, carry);
+        if let Some(rest) = carry.take() {
+            return sink.write_carried(cx, rest, carry);
         }
         match self.poll_input(cx) {
             Poll::Ready(Ok(())) => {}
@@ -156,7 +164,7 @@ where
             Poll::Pending => 0,
         };
         if written < count {
-            *carry = Bytes::copy_from_slice(&scratch[written..count]);
+            *carry = Some(Box::new(Bytes::copy_from_slice(&scratch[written..count])));
         }
         Step::Moved(written)
     }

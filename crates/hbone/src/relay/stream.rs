@@ -1,21 +1,17 @@
 //! A tunnel as an end of a relay, and the two short ways between it and a socket.
 
-use std::future::Future;
-use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-
 use super::buffers::Buffers;
-use super::end::{Broken, End, Source, Step};
+use super::end::{Broken, Carry, End, Source, Step};
 use super::socket::{self, SocketEnd};
 use crate::error::{ResetCode, StreamError};
 use crate::http2::Arrived;
 use crate::tunnel::Tunnel;
 
-pub(super) struct TunnelEnd(pub(super) Tunnel);
+pub(super) struct TunnelEnd<'t>(pub(super) &'t mut Tunnel);
 
-impl TunnelEnd {
+impl TunnelEnd<'_> {
     /// RST_STREAM NO_ERROR behind a complete answer only ends our sending; everything else, and NO_ERROR without END_STREAM,
     /// means that something is missing.
     fn sending_failed(&self, error: StreamError) -> Broken {
@@ -26,7 +22,7 @@ impl TunnelEnd {
     }
 }
 
-impl End for TunnelEnd {
+impl End for TunnelEnd<'_> {
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.poll_drained(cx)
     }
@@ -40,6 +36,8 @@ impl End for TunnelEnd {
         Poll::Ready(self.sending_failed(error))
     }
 
+    fn stop_watching(&mut self) {}
+
     fn close_orderly(&mut self) {}
 
     fn reset(&mut self) {
@@ -48,12 +46,12 @@ impl End for TunnelEnd {
 }
 
 /// Socket to tunnel: read straight into the frames that go out.
-impl<Watch: Future<Output = io::Result<()>>> Source<TunnelEnd> for SocketEnd<'_, '_, Watch> {
+impl<'t> Source<TunnelEnd<'t>> for SocketEnd<'_, '_> {
     fn step(
         &mut self,
         cx: &mut Context<'_>,
-        sink: &mut TunnelEnd,
-        _carry: &mut Bytes,
+        sink: &mut TunnelEnd<'t>,
+        _carry: &mut Carry,
         want: usize,
         _buffers: &Buffers,
     ) -> Step {
@@ -77,12 +75,12 @@ impl<Watch: Future<Output = io::Result<()>>> Source<TunnelEnd> for SocketEnd<'_,
 }
 
 /// Tunnel to socket: written from where it waits.
-impl<Watch: Future<Output = io::Result<()>>> Source<SocketEnd<'_, '_, Watch>> for TunnelEnd {
+impl<'a, 'b> Source<SocketEnd<'a, 'b>> for TunnelEnd<'_> {
     fn step(
         &mut self,
         cx: &mut Context<'_>,
-        sink: &mut SocketEnd<'_, '_, Watch>,
-        _carry: &mut Bytes,
+        sink: &mut SocketEnd<'a, 'b>,
+        _carry: &mut Carry,
         _want: usize,
         _buffers: &Buffers,
     ) -> Step {

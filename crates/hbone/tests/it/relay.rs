@@ -29,8 +29,8 @@ pub(crate) struct Chain {
 }
 
 fn spawn_relay(
-    app: TcpStream,
-    tunnel: Tunnel,
+    mut app: TcpStream,
+    mut tunnel: Tunnel,
     traffic: Arc<Traffic>,
     cancel: oneshot::Receiver<&'static str>,
 ) -> JoinHandle<RelayOutcome<&'static str>> {
@@ -41,7 +41,7 @@ fn spawn_relay(
             Err(_) => std::future::pending().await,
         }
     };
-    spawn_local(async move { relay_tunnel(app, tunnel, &Buffers::new(), &traffic, cancel).await })
+    spawn_local(async move { relay_tunnel(&mut app, &mut tunnel, &Buffers::new(), &traffic, pin!(cancel)).await })
 }
 
 async fn chain() -> Chain {
@@ -206,13 +206,14 @@ async fn rst_no_error_is_an_end_only_behind_a_complete_answer() {
 /// After a FIN the socket is readable for ever: a relay that waits for that would be polled without end.
 #[tokio::test(flavor = "local")]
 async fn a_half_closed_relay_rests() {
-    let (near_tunnel, _far_tunnel) = tunnel_pair().await;
-    let (mut client, near_app) = tcp_pair().await;
+    let (mut near_tunnel, _far_tunnel) = tunnel_pair().await;
+    let (mut client, mut near_app) = tcp_pair().await;
     let polls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&polls);
     spawn_local(async move {
         let (buffers, traffic) = (Buffers::new(), Traffic::default());
-        let mut relay = pin!(relay_tunnel(near_app, near_tunnel, &buffers, &traffic, std::future::pending::<()>()));
+        let never = std::future::pending::<()>();
+        let mut relay = pin!(relay_tunnel(&mut near_app, &mut near_tunnel, &buffers, &traffic, never));
         std::future::poll_fn(|cx| -> Poll<()> {
             counted.fetch_add(1, Ordering::Relaxed);
             relay.as_mut().poll(cx).map(|_| ())

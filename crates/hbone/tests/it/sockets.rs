@@ -1,6 +1,7 @@
 //! The relay between two sockets: same node, passthrough, plaintext inbound.
 
 use std::io::ErrorKind;
+use std::pin::pin;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,12 +12,13 @@ use weft_hbone::{Buffers, RelayEnd, RelayOutcome, Side, Traffic, relay_sockets, 
 use crate::harness::{tcp_pair, within};
 
 async fn joined(cancel: CancellationToken) -> (TcpStream, TcpStream, JoinHandle<RelayOutcome<()>>) {
-    let (client, near) = tcp_pair().await;
-    let (far, server) = tcp_pair().await;
+    let (client, mut near) = tcp_pair().await;
+    let (mut far, server) = tcp_pair().await;
     let relay = spawn_local(async move {
         reset_unless_orderly(&near).unwrap();
         reset_unless_orderly(&far).unwrap();
-        relay_sockets(near, far, &Buffers::new(), &Traffic::default(), cancel.cancelled()).await
+        let cancelled = pin!(cancel.cancelled());
+        relay_sockets(&mut near, &mut far, &Buffers::new(), &Traffic::default(), cancelled).await
     });
     (client, server, relay)
 }

@@ -1,0 +1,50 @@
+//! Puts what an idle agent runs side by side in the release build.
+//!
+//! A program's pages come into memory by 64 KiB around the one that was asked for, and an agent runs a third of its code: strewn over
+//! all of it, that third is most of an idle agent's memory. `layout.txt` names the functions that ran, in the order in which they first
+//! did (docs/performance.md says how it is made). Here it becomes a linker script that puts them in front of all others. A name that is not
+//! there does nothing; a function that is not named is where it would have been.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::{env, fs};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=layout.txt");
+    let of_cargo = |name| env::var_os(name).ok_or("cargo runs this");
+    // The linker of this target understands it; others have not been tried.
+    if of_cargo("PROFILE")? != "release" || of_cargo("TARGET")? != "x86_64-unknown-linux-gnu" {
+        return Ok(());
+    }
+    let script = Path::new(&of_cargo("OUT_DIR")?).join("layout.ld");
+    fs::write(&script, linker_script(&fs::read_to_string("layout.txt")?)?)?;
+    println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", script.display());
+    // 24 bytes for each of 20,000 pointers, all read at start and never again, become a bit or two.
+    println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    Ok(())
+}
+
+/// First all functions by their full names, in order; then by their names without what differs from build to build (the hash
+/// of crates and types, the version of aws-lc): there are more of those than ran, but it is better than nothing.
+fn linker_script(names: &str) -> Result<String, std::fmt::Error> {
+    let names: Vec<&str> =
+        names.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let mut script = String::from("SECTIONS\n{\n  .text.used :\n  {\n");
+    for name in &names {
+        writeln!(script, "    *(.text.{name} .text.unlikely.{name})")?;
+    }
+    for name in &names {
+        if let Some(stem) = stem(name) {
+            writeln!(script, "    *(.text.{stem}* .text.unlikely.{stem}*)")?;
+        }
+    }
+    script.push_str("  }\n}\nINSERT BEFORE .text;\n");
+    Ok(script)
+}
+
+/// `_ZN…17h0123456789abcdefE` up to the `h`.
+fn stem(name: &str) -> Option<&str> {
+    let (stem, hash) = name.split_at_checked(name.len().checked_sub(17)?)?;
+    let is_hash = stem.starts_with("_ZN") && stem.ends_with("17h") && hash.ends_with('E');
+    is_hash.then_some(stem)
+}
