@@ -74,6 +74,7 @@ scale: ## what questions and changes cost with 10 and with 100,000 workloads, by
 soak: ## minutes of random faults under checked traffic on two nodes (MINUTES=3 SEED=n TRANSFER=1024), and the long tests
 	@.ci/setup
 	cargo build $(WORKSPACE) --bins --profile quick
-	$(TARGET)/quick/weft-soak --seconds $$(( $(MINUTES) * 60 )) $(if $(SEED),--seed $(SEED)) --transfer $(TRANSFER) --flood
+	$(TARGET)/quick/weft-soak --seconds $$(( $(MINUTES) * 60 )) $(if $(SEED),--seed $(SEED)) --transfer $(TRANSFER) --crowd
 	cargo build $(WORKSPACE) --bins
 	cargo test --locked -p weft-e2e --test mesh -- --ignored
+	cargo test --locked -p weft-node-agent --test capture_netns -- --ignored

@@ -12,18 +12,25 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use weft_runtime::budget::Budget;
 use weft_runtime::metrics::Registry;
 
-/// Raises the limit of open files to the hard one, and says what it is. The soft one is 1,024 nearly everywhere. In the
+/// Open files that nobody needs more of: what container runtimes give, and the kernel allows without being asked (`fs.nr_open`).
+const OPEN_FILES: u64 = 1 << 20;
+
+/// Raises the limit of open files as far as it may be, with CAP_SYS_RESOURCE beyond the hard one, and says what it is. The soft one is 1,024 nearly everywhere. In the
 /// capture half each captured pod holds six descriptors for every worker, and as many are under way to a proxy; in the
 /// proxy half each connection holds one or two, and a record of the handover whose descriptors do not fit ends the conversation.
 pub fn raise_open_files() -> u64 {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+        .and_then(|(_, hard)| raise_to(hard.max(OPEN_FILES)).or_else(|_forbidden| raise_to(hard)));
     raised.unwrap_or_else(|error| {
         tracing::warn!(%error, "the limit of open files stays as it is");
         /// What a process has at least, nearly everywhere.
         const USUAL: u64 = 1024;
         getrlimit(Resource::RLIMIT_NOFILE).map_or(USUAL, |(soft, _)| soft)
     })
+}
+
+fn raise_to(limit: u64) -> nix::Result<u64> {
+    setrlimit(Resource::RLIMIT_NOFILE, limit, limit).map(|()| limit)
 }
 
 /// A memory limit as somebody asked for it.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use weft_node_agent::config::{Arguments, CommonOptions, Half, OneHalf, ProxyOptions};
-use weft_node_agent::{capture_half, control, privileges, sandbox, supervise};
+use weft_node_agent::{capture_half, control, limits, privileges, sandbox, supervise};
 use weft_runtime::logging;
 use weft_runtime::signals::Signals;
 
@@ -30,12 +30,18 @@ fn run_capture(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 fn run_proxy(common: CommonOptions, options: ProxyOptions) -> anyhow::Result<()> {
-    let standing = privileges::give_up_all(options.run_as)?;
+    let standing = give_up_all(&options)?;
     serve_as_proxy(common, options, standing)
 }
 
+/// Descriptors first: without privileges no hard limit can be raised.
+fn give_up_all(options: &ProxyOptions) -> anyhow::Result<privileges::Standing> {
+    limits::raise_open_files();
+    Ok(privileges::give_up_all(options.run_as)?)
+}
+
 fn run_proxy_of_both(common: CommonOptions, options: ProxyOptions) -> anyhow::Result<()> {
-    let standing = privileges::give_up_all(options.run_as)?;
+    let standing = give_up_all(&options)?;
     supervise::end_with_supervisor()?;
     serve_as_proxy(common, options, standing)
 }

@@ -9,7 +9,7 @@ use weft_testkit::netns::enter_program;
 
 fn main() -> ExitCode {
     let flags = SoakFlags::parse();
-    if flags.list {
+    if flags.list || flags.herd.is_some() {
         return run(&flags);
     }
     match enter_program() {

@@ -1,8 +1,9 @@
 //! The command line of the soak.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Runs the mesh on two nodes under checked traffic and random faults, and says whether it held.
 #[derive(Clone, Debug, Parser)]
@@ -21,13 +22,35 @@ pub struct SoakFlags {
     /// MiB that one connection carries there and back, every byte checked, to each node before the faults begin.
     #[arg(long, default_value_t = 0)]
     pub transfer: u64,
-    /// Measure at the end what a pod feels of a neighbour that opens connections without end.
+    /// At the end, on a fresh mesh: 10,000 connections idle and active, a pod that floods, and what its neighbours feel of it. With
+    /// `--seconds 0`: nothing else.
     #[arg(long)]
-    pub flood: bool,
+    pub crowd: bool,
     /// Keep logs, configuration and state in this directory.
     #[arg(long)]
     pub keep: Option<PathBuf>,
     /// Print the schedule and end.
     #[arg(long)]
     pub list: bool,
+    /// Be many connections of one pod: says what it did, one line for each it reads.
+    #[arg(long, value_enum, hide = true)]
+    pub herd: Option<HerdKind>,
+    /// To where.
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    pub herd_at: Option<IpAddr>,
+    /// How many.
+    #[arg(long, default_value_t = 0, hide = true)]
+    pub herd_count: usize,
+    /// How many of them are kept.
+    #[arg(long, default_value_t = 0, hide = true)]
+    pub herd_keep: usize,
+}
+
+/// What many connections do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum HerdKind {
+    /// They are opened, kept, and asked all at once when a line comes.
+    Hold,
+    /// They are opened as fast as it goes.
+    Burst,
 }

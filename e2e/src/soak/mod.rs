@@ -7,10 +7,16 @@
 //! | [`stage`] | nodes, pods, programs, and a look at the wire |
 //! | [`traffic`] | the callers, and what they have counted |
 //! | [`inflict`] | one fault, and its end |
+//! | [`crowd`] | many connections, and abuse, on a fresh mesh |
+//! | [`hall`] | the pods of that |
+//! | [`herd`] | many connections of one pod, in a process of their own |
 //! | [`neighbour`] | what a pod feels of another one that floods |
 //! | [`run`] | the whole, and the verdict |
 
+mod crowd;
 pub mod flags;
+mod hall;
+mod herd;
 mod inflict;
 mod neighbour;
 pub mod run;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use weft_testkit::wait;
 
+use super::crowd::crowd;
 use super::flags::SoakFlags;
+use super::herd::{be, raise_open_files};
 use super::inflict::inflict;
-use super::neighbour::suffers_little;
 use super::schedule::{Step, schedule};
 use super::stage::{RECOVERY, Stage, Target};
 use super::traffic::{Traffic, there_and_back};
@@ -17,6 +18,15 @@ use super::traffic::{Traffic, there_and_back};
 /// Runs the soak inside the private namespaces.
 #[must_use]
 pub fn run(flags: &SoakFlags) -> ExitCode {
+    if let Some(kind) = flags.herd {
+        return match be(flags, kind) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "herd: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let seed = flags.seed.unwrap_or_else(rand::random);
     let steps = schedule(seed, Duration::from_secs(flags.seconds));
     say(&format!("soak: {} faults; again with --seed {seed} --seconds {}", steps.len(), flags.seconds));
@@ -24,20 +34,14 @@ pub fn run(flags: &SoakFlags) -> ExitCode {
         steps.iter().enumerate().for_each(|(index, step)| say(&words(index, step)));
         return ExitCode::SUCCESS;
     }
-    let mut stage = match Stage::build(flags) {
-        Ok(stage) => stage,
-        Err(error) => {
-            say(&format!("soak: the stage cannot be built: {error:#}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    match perform(flags, &mut stage, &steps) {
+    raise_open_files();
+    let outcome = if flags.seconds == 0 { Ok(()) } else { faults(flags, &steps) };
+    match outcome.and_then(|()| if flags.crowd { crowd(flags, &|line| say(&format!("  {line}"))) } else { Ok(()) }) {
         Ok(()) => {
             say(&format!("soak: held; {} faults, seed {seed}", steps.len()));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            say(&stage.last_words());
             say(&format!("soak: FAILED: {error:#}"));
             say(&format!("soak: again with --seed {seed} --seconds {}", flags.seconds));
             ExitCode::FAILURE
@@ -45,11 +49,16 @@ pub fn run(flags: &SoakFlags) -> ExitCode {
     }
 }
 
+fn faults(flags: &SoakFlags, steps: &[Step]) -> Result<()> {
+    let mut stage = Stage::build(flags).context("the stage cannot be built")?;
+    perform(flags, &mut stage, steps).inspect_err(|_| say(&stage.last_words()))
+}
+
 fn perform(flags: &SoakFlags, stage: &mut Stage, steps: &[Step]) -> Result<()> {
     for (name, target) in [("other", stage.far), ("same", stage.near)] {
         transfer(flags, stage, name, target)?;
     }
-    let traffic = Traffic::start(&stage.client, stage.far, stage.near, flags.bulk)?;
+    let traffic = Traffic::start(&stage.client, (stage.far, stage.near), stage.pool, flags.bulk)?;
     traffic.recovers(RECOVERY).context("before any fault")?;
     for (index, step) in steps.iter().enumerate() {
         wait::pause(step.after);
@@ -63,10 +72,6 @@ fn perform(flags: &SoakFlags, stage: &mut Stage, steps: &[Step]) -> Result<()> {
     }
     stage.wait_captured()?;
     traffic.lines().iter().for_each(|line| say(&format!("  {line}")));
-    drop(traffic);
-    if flags.flood {
-        say(&format!("  {}", suffers_little(stage)?));
-    }
     Ok(())
 }
 

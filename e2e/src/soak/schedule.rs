@@ -29,6 +29,14 @@ pub enum Fault {
     KillServer,
     /// SIGTERM of the control plane, and its start at once.
     RestartServer,
+    /// kill -9 of the control plane, and its start without any state: another certificate authority, nothing known of who is
+    /// captured.
+    EmptyState,
+    /// kill -9 of the control plane, and its start before an empty directory, which is empty for the agents, too; what was in it
+    /// is back when the fault ends.
+    EmptySource,
+    /// The wire to a node is cut; whole again when the fault ends.
+    CutWire(u8),
     /// The rules of table mangle in the client's pod go; the auditor puts them back.
     FlushMangle,
     /// The routing rule of the client's pod goes; the auditor puts it back.
@@ -37,10 +45,25 @@ pub enum Fault {
     DenyAll,
     /// The server's pod reports that it is not ready; it is again when the fault ends.
     Unready,
+    /// One endpoint of two misbehaves, until the fault ends.
+    Endpoint(Misbehaviour),
+    /// A neighbour of the client opens connections as fast as it can.
+    Flood,
+}
+
+/// What an endpoint does to whoever calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misbehaviour {
+    /// Its program is gone.
+    Refuses,
+    /// It accepts, and never answers.
+    Hangs,
+    /// It accepts, and resets.
+    Resets,
 }
 
 /// Every kind, on every node that it can meet.
-pub const ALL: [Fault; 16] = [
+pub const ALL: [Fault; 24] = [
     Fault::KillProxy(1),
     Fault::KillProxy(2),
     Fault::KillCapture(1),
@@ -53,10 +76,18 @@ pub const ALL: [Fault; 16] = [
     Fault::Freeze(2),
     Fault::KillServer,
     Fault::RestartServer,
+    Fault::EmptyState,
+    Fault::EmptySource,
+    Fault::CutWire(1),
+    Fault::CutWire(2),
     Fault::FlushMangle,
     Fault::DeleteRoute,
     Fault::DenyAll,
     Fault::Unready,
+    Fault::Endpoint(Misbehaviour::Refuses),
+    Fault::Endpoint(Misbehaviour::Hangs),
+    Fault::Endpoint(Misbehaviour::Resets),
+    Fault::Flood,
 ];
 
 impl fmt::Display for Fault {
@@ -69,10 +100,17 @@ impl fmt::Display for Fault {
             Self::Freeze(node) => write!(f, "SIGSTOP of the proxy half of node{node}"),
             Self::KillServer => write!(f, "kill -9 of the control plane"),
             Self::RestartServer => write!(f, "restart of the control plane"),
+            Self::EmptyState => write!(f, "kill -9 of the control plane, and its start without any state"),
+            Self::EmptySource => write!(f, "kill -9 of the control plane, and its start before an empty directory"),
+            Self::CutWire(node) => write!(f, "the wire to node{node} cut"),
             Self::FlushMangle => write!(f, "table mangle of the client's pod emptied"),
             Self::DeleteRoute => write!(f, "routing rule of the client's pod deleted"),
             Self::DenyAll => write!(f, "a policy that denies everything"),
             Self::Unready => write!(f, "the server's pod not ready"),
+            Self::Endpoint(Misbehaviour::Refuses) => write!(f, "one endpoint of two refuses"),
+            Self::Endpoint(Misbehaviour::Hangs) => write!(f, "one endpoint of two hangs"),
+            Self::Endpoint(Misbehaviour::Resets) => write!(f, "one endpoint of two resets"),
+            Self::Flood => write!(f, "a neighbour opens connections without end"),
         }
     }
 }

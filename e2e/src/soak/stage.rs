@@ -1,4 +1,4 @@
-//! Two nodes, three pods, the programs, and everything that travels between the nodes.
+//! Two nodes, some pods, the programs, and everything that travels between the nodes.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -45,11 +45,12 @@ pub(super) struct Stage {
     pub(super) client: Pod,
     /// On the client's node, without traffic of its own.
     pub(super) neighbour: Pod,
-    /// On the client's node, outside of the mesh, and an echo outside of it on the other.
-    pub(super) stranger: Pod,
-    pub(super) outside: SocketAddr,
     pub(super) far: Target,
     pub(super) near: Target,
+    /// A service with two endpoints, and the server of the one that may misbehave.
+    pub(super) pool: SocketAddr,
+    pub(super) fickle: Option<Server>,
+    fickle_pod: Pod,
     _servers: Vec<Server>,
     pub(super) cluster: Cluster,
 }
@@ -67,30 +68,49 @@ impl Stage {
         cluster.set_namespace_label("shop", "weft.dev/mtls", Some("strict"))?;
         let mut pod = |name: &str, node| cluster.pod(PodPlan::new("shop", name, name, node));
         let (client, near, far, neighbour) = (pod("client", 1)?, pod("near", 1)?, pod("far", 2)?, pod("neighbour", 1)?);
-        cluster.namespace("outside", &[])?;
-        let mut pod = |name: &str, node| cluster.pod(PodPlan::new("outside", name, name, node));
-        let (stranger, hermit) = (pod("stranger", 1)?, pod("hermit", 2)?);
-        let outside = SocketAddr::new(hermit.address(false), ECHO);
+        let mut member = |name: &str| cluster.pod(PodPlan::new("shop", "pool", name, 2));
+        let (fickle_pod, steady) = (member("pool-1")?, member("pool-2")?);
         let mut servers = Vec::new();
-        for pod in [&near, &far, &hermit] {
+        for pod in [&near, &far, &steady] {
             for (port, behaviour) in [(ECHO, Behaviour::Echo), (COUNT, Behaviour::Count)] {
                 servers.push(Server::start(&pod.netns, SocketAddr::new("::".parse()?, port), behaviour)?);
             }
         }
         let (near, far) = (service(&mut cluster, "near")?, service(&mut cluster, "far")?);
+        let (pool, _) = cluster.service(ServicePlan::new("shop", "pool", 80, ECHO))?.context("not headless")?;
         cluster.enrol("shop", true)?;
         let extra = Extra::words("", "--settle 100ms --audit-interval 1s", "--drain-deadline 5s");
         let mesh = Deployment::start_with(&cluster, &extra)?;
-        let stage = Self { mesh, wire, client, neighbour, stranger, outside, far, near, _servers: servers, cluster };
+        let mut stage = Self {
+            mesh,
+            wire,
+            client,
+            neighbour,
+            far,
+            near,
+            pool: SocketAddr::new(pool, 80),
+            fickle: None,
+            fickle_pod,
+            _servers: servers,
+            cluster,
+        };
+        stage.fickle = Some(stage.fickle_server(Behaviour::Echo)?);
         stage.wait_captured()?;
         stage.wire.forget();
         Ok(stage)
     }
 
+    /// A server in the pod that may misbehave. The port of the one before may not be free at once.
+    pub(super) fn fickle_server(&self, behaviour: Behaviour) -> Result<Server> {
+        let address = SocketAddr::new("::".parse()?, ECHO);
+        let start = || Server::start(&self.fickle_pod.netns, address, behaviour.clone());
+        wait::eventually(PATIENCE, "the port of the endpoint", start)
+    }
+
     /// Every pod is wholly captured, says the capture half of its node.
     pub(super) fn wait_captured(&self) -> Result<()> {
         wait::eventually(RECOVERY, "all pods captured", || {
-            for (node, pods) in [(1, 3), (2, 1)] {
+            for (node, pods) in [(1, 3), (2, 3)] {
                 let path = self.cluster.lab().directory().join(format!("weft/node{node}/capture-status.json"));
                 let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
                 let value: serde_json::Value = serde_json::from_str(&text)?;
@@ -117,13 +137,13 @@ impl Stage {
         Ok(())
     }
 
-    /// What the programs said last.
+    /// What the programs said last, but for the lines on connections.
     pub(super) fn last_words(&self) -> String {
         let mut text = String::new();
         let agents = self.mesh.agents.iter().flat_map(|agent| [&agent.capture, &agent.proxy]);
         for daemon in agents.chain([&self.mesh.server]) {
             let output = daemon.process().output();
-            let lines: Vec<&str> = output.lines().filter(|line| !line.contains("verdict=ok")).collect();
+            let lines: Vec<&str> = output.lines().filter(|line| !line.starts_with("access ")).collect();
             let _ = writeln!(text, "--- end of {} ---", daemon.process().log().display());
             for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
                 let _ = writeln!(text, "{line}");

@@ -47,7 +47,7 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Starts them in the client's pod.
-    pub(super) fn start(client: &Pod, far: Target, near: Target, bulk: u64) -> Result<Self> {
+    pub(super) fn start(client: &Pod, (far, near): (Target, Target), pool: SocketAddr, bulk: u64) -> Result<Self> {
         let load = |name, target, new_connections| -> Result<_> {
             let plan = LoadPlan { target, rate: 50, new_connections, patience: PATIENCE, text: MARKER.to_owned() };
             Ok((name, Load::start(&client.netns, plan)?))
@@ -57,6 +57,7 @@ impl Traffic {
             load("kept connections, other node", far.echo_6, false)?,
             load("new connections, same node", near.echo, true)?,
             load("kept connections, same node", near.echo_6, false)?,
+            load("new connections, service with two endpoints", pool, true)?,
         ];
         let caller = |name, call: fn(SocketAddr, u64, &Counts) -> std::io::Result<()>, at, size: u64| {
             Caller::start(client, name, move |counts| call(at, size, counts))

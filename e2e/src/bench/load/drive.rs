@@ -37,6 +37,24 @@ impl Control {
         }
     }
 
+    /// What is done from now on counts.
+    pub fn measure(&self) {
+        self.phase.store(MEASURED, Ordering::Relaxed);
+    }
+
+    /// Nothing counts any more, and it is time to end.
+    pub fn end(&self) {
+        self.phase.store(OVER, Ordering::Relaxed);
+    }
+
+    /// Waits until so many exchanges are done.
+    ///
+    /// # Errors
+    /// They are not, within a while.
+    pub fn wait_warm(&self, count: usize) -> Result<()> {
+        wait::until(PATIENCE, &format!("{count} exchanges"), || self.warm.load(Ordering::Relaxed) >= count)
+    }
+
     /// Is it time to end?
     #[must_use]
     pub fn over(&self) -> bool {
@@ -113,13 +131,13 @@ pub fn drive<R>(
         })
         .collect::<Result<_>>()?;
     // A first connection may take long on a busy machine. Without any exchange the window shows what is wrong.
-    let _ = wait::until(PATIENCE, "an exchange for each thread", || control.warm.load(Ordering::Relaxed) >= threads);
+    let _ = control.wait_warm(threads);
     wait::pause(timing.warm_up);
     let before = read()?;
     let begin = Instant::now();
-    control.phase.store(MEASURED, Ordering::Relaxed);
+    control.measure();
     wait::pause(timing.window);
-    control.phase.store(OVER, Ordering::Relaxed);
+    control.end();
     let seconds = begin.elapsed().as_secs_f64();
     let after = read()?;
     let mut tally = Tally::default();
