@@ -35,8 +35,8 @@ const ACTIVE: usize = 100;
 const STUFFED: usize = 30;
 /// Measurements of each kind, interleaved; the medians are compared.
 const ROUNDS: usize = 3;
-/// Questions to all held connections.
-const QUESTIONS: usize = 5;
+/// Questions to all held connections, each time.
+const QUESTIONS: usize = 2;
 /// How much worse a neighbour's p99 may be. Debug builds are only measured: there the agents' own work is ten times what it is,
 /// and the processors are what everybody waits for.
 const BOUND: f64 = if cfg!(debug_assertions) { f64::INFINITY } else { 2.0 };
@@ -50,17 +50,18 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 pub(super) fn crowd(flags: &SoakFlags, say: &dyn Fn(&str)) -> Result<()> {
     let hall = Hall::build(flags)?;
     let fresh = hall.memory()?;
-    let mut findings = idle_and_active(&hall)?;
-    findings.iter().for_each(|finding| say(&finding.text));
-    type Abuse = fn(&Hall) -> Result<Finding>;
-    let abuses: [Abuse; 4] = [
-        |hall| abused("that opens connections and holds 2,000", hall, flooded),
-        |hall| abused("that opens 100,000 connections at once", hall, burst),
-        |hall| Ok(Finding { bound: f64::INFINITY, ..abused("that keeps 1,000 connections busy", hall, busied)? }),
-        unread,
+    let mut findings = Vec::new();
+    type Part = fn(&Hall) -> Result<Finding>;
+    let parts: [(&str, Part); 6] = [
+        ("two-nodes", |hall| idle_and_active(hall, ("two nodes", Scope::TwoNodes))),
+        ("one-node", |hall| idle_and_active(hall, ("one node", Scope::SameNode))),
+        ("flood", |hall| abused("that opens connections and holds 2,000", hall, flooded)),
+        ("burst", |hall| abused("that opens 100,000 connections at once", hall, burst)),
+        ("busy", |hall| abused("that keeps 1,000 connections busy", hall, busied)),
+        ("unread", unread),
     ];
-    for abuse in abuses {
-        let finding = abuse(&hall)?;
+    for (_, part) in parts.iter().filter(|(name, _)| flags.only.as_ref().is_none_or(|only| only == name)) {
+        let finding = part(&hall)?;
         say(&finding.text);
         findings.push(finding);
     }
@@ -94,36 +95,35 @@ fn ratio(beside: Duration, alone: Duration) -> f64 {
 }
 
 /// Holds many connections, idle while some active ones are measured, then active themselves.
-fn idle_and_active(hall: &Hall) -> Result<Vec<Finding>> {
+fn idle_and_active(hall: &Hall, (name, scope): (&str, Scope)) -> Result<Finding> {
     let (possible, descriptors) = hall.on_one_node()?;
-    let near = MANY.min(possible);
-    let mut findings = Vec::new();
-    if near < MANY {
-        let text = format!("the agents have {descriptors} descriptors: {near} connections on one node, not {MANY}");
-        findings.push(Finding { text, ratio: 0.0, bound: BOUND });
-    }
-    for (name, scope, count) in [("two nodes", Scope::TwoNodes, MANY), ("one node", Scope::SameNode, near)] {
-        let alone = hundred(hall)?;
+    let count = if scope == Scope::SameNode { MANY.min(possible) } else { MANY };
+    let (mut alone, mut beside, mut opened, mut slowest, mut most) = (Vec::new(), Vec::new(), 0.0, 0.0_f64, 0);
+    for _ in 0..ROUNDS {
+        alone.push(hundred(hall)?);
         let mut herd = Herd::start(&hall.place.client, hall.place.server(scope).1, HerdKind::Hold, (count, count))?;
-        let (_, opened) = herd.answer().with_context(|| format!("{count} connections, {name}"))?;
-        let beside = hundred(hall)?;
-        let mut slowest: f64 = 0.0;
+        (_, opened) = herd.answer().with_context(|| format!("{count} connections, {name}"))?;
+        beside.push(hundred(hall)?);
         for _ in 0..QUESTIONS {
             let (answered, seconds) = herd.ask()?;
             ensure!(answered == count, "{name}: {answered} of {count} active connections were answered");
             slowest = slowest.max(seconds);
         }
-        let (memory, ratio) = (megabytes(hall.memory()?), ratio(beside, alone));
-        let text = format!(
-            "{count} connections, {name}: opened in {opened:.1} s; p99 of {ACTIVE} busy ones of a neighbour {alone:.1?} without, \
-             {beside:.1?} beside the idle ones ({ratio:.2} times); all asked at once, all answered within {slowest:.2} s; \
-             memory of both agents {memory}"
-        );
-        findings.push(Finding { text, ratio, bound: BOUND });
+        most = most.max(hall.memory()?);
         drop(herd);
         hall.place.wait_empty()?;
     }
-    Ok(findings)
+    let (alone, beside) = (median(alone), median(beside));
+    let ratio = ratio(beside, alone);
+    let few =
+        if count < MANY { format!(" (not {MANY}: the agent has {descriptors} descriptors)") } else { String::new() };
+    let text = format!(
+        "{count} connections{few}, {name}: opened in {opened:.1} s; p99 of {ACTIVE} busy ones of a neighbour {alone:.1?} without, \
+         {beside:.1?} beside the idle ones ({ratio:.2} times); all asked at once, all answered within {slowest:.2} s; \
+         memory of both agents {}",
+        megabytes(most)
+    );
+    Ok(Finding { text, ratio, bound: BOUND })
 }
 
 /// The p99 of a hundred connections of the neighbour, each asking again as soon as it is answered.

@@ -26,6 +26,9 @@ pub struct SoakFlags {
     /// `--seconds 0`: nothing else.
     #[arg(long)]
     pub crowd: bool,
+    /// Of the crowd only this part: two-nodes, one-node, flood, burst, busy, unread.
+    #[arg(long, value_name = "PART")]
+    pub only: Option<String>,
     /// Keep logs, configuration and state in this directory.
     #[arg(long)]
     pub keep: Option<PathBuf>,
