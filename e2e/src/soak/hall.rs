@@ -20,6 +20,8 @@ use crate::bench::place::{NAMESPACE, Place, Wishes, metric};
 
 /// The port of the echo for whoever does not read.
 const SLOW: u16 = 8090;
+/// Bytes that the servers of the bench read at once from a stream; nobody here sends one.
+const PIECE: usize = 64 << 10;
 /// Requests of one measurement.
 const REQUESTS: usize = 5_000;
 
@@ -47,14 +49,14 @@ pub(super) enum Way {
 impl Hall {
     pub(super) fn build(flags: &SoakFlags) -> Result<Self> {
         let keep = flags.keep.as_ref().map(|directory| directory.join("crowd"));
-        let mut place = Place::build(Peer::Weft, &Wishes { keep, ..Wishes::default() })?;
+        let mut place = Place::build(Peer::Weft, &Wishes { keep, piece: PIECE, ..Wishes::default() })?;
         let cluster = &mut place.cluster;
         let neighbour = cluster.pod(PodPlan::new(NAMESPACE, "neighbour", "neighbour-1", 1))?;
         let quiet = cluster.pod(PodPlan::new(NAMESPACE, "slow", "slow-1", 2))?;
         cluster.namespace("outside", &[])?;
         let mut pod = |name: &str, node| cluster.pod(PodPlan::new("outside", name, name, node));
         let (stranger, hermit) = (pod("stranger", 1)?, pod("hermit", 2)?);
-        let server = Server::start(&hermit.netns)?;
+        let server = Server::start(&hermit.netns, PIECE)?;
         let slow_server = Echo::start(&quiet.netns, SocketAddr::new("::".parse()?, SLOW), Behaviour::Echo)?;
         let hall = Self {
             place,
