@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::{
     alarm::{Alarm, Subscriptions},
     connections,
-    install::{Audit, InstallError, Installer, Standing, Wanted},
+    course::{self, InHand, Standing},
+    install::{Audit, InstallError, Installer, Wanted},
     join::{CaptureError, Joining, OldConnections},
     mark::CapturePorts,
     netns::{Netns, NetnsThread},
@@ -125,7 +126,11 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn leaves(&self) -> bool {
-        matches!(self.phase, Phase::ReleaseIn | Phase::Release)
+        course::leaves(self.phase)
+    }
+
+    pub(super) fn now(&self, strict: bool, failed: bool) -> InHand {
+        InHand { phase: self.phase, strict, settled: Instant::now() >= self.settled, failed }
     }
 
     /// The same name may lead to another namespace after a restart of the pod's sandbox.

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::{
     compare::{self, Deviation, Found, deviations, repair},
+    course::{self, Standing},
     guard::Guard,
     mark::CapturePorts,
     netns::{NetnsError, NetnsThread},
@@ -46,15 +47,6 @@ pub struct Wanted {
     pub ports: CapturePorts,
     /// Which families.
     pub ipv6: Ipv6,
-}
-
-/// Rules that an earlier life of the capture half left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// All of one phase.
-    Whole(Phase),
-    /// Ours, but of no phase.
-    Damaged,
 }
 
 /// What an audit found: nothing is what is wanted.
@@ -141,14 +133,12 @@ impl Installer {
             changed |= self.apply_guard(wanted.phase)?;
         }
         for family in wanted.ipv6.guarded() {
-            let mut order = tables(*family, wanted.phase, wanted.ports);
-            // A guard that stands must let the marks of a transition pass before packets carry them; where none stands
-            // yet, it comes last, since it stops what the mangle table has not marked.
-            if wanted.phase != Phase::Steady && self.found(*family, TableName::Filter)?.count_ours() > 0 {
-                order.reverse();
-            }
-            for table in &order {
-                changed |= self.commit(*family, table)?;
+            let tables = tables(*family, wanted.phase, wanted.ports);
+            let guarded = wanted.phase != Phase::Steady && self.found(*family, TableName::Filter)?.count_ours() > 0;
+            for name in course::order(wanted.phase, guarded) {
+                for table in tables.iter().filter(|table| table.name == name) {
+                    changed |= self.commit(*family, table)?;
+                }
             }
         }
         if !guard_first {
@@ -174,9 +164,9 @@ impl Installer {
             guard.remove()?;
         }
         for family in ipv6.guarded() {
-            // The guard goes first: the mangle rules without it still capture, the guard without them stops everything.
-            self.commit(*family, &compare::nothing(TableName::Filter))?;
-            self.commit(*family, &compare::nothing(TableName::Mangle))?;
+            for name in course::REMOVAL {
+                self.commit(*family, &compare::nothing(name))?;
+            }
         }
         for family in ipv6.families() {
             routes::remove(*family)?;

@@ -1,4 +1,4 @@
-//! Joining and leaving: the order of rules, resets and transitions in one pod (`reference/capture.md` section 7).
+//! Joining and leaving: rules, resets and transitions in one pod. Which of them follows is in [`super::course`].
 //!
 //! Works in the network namespace of the calling thread.
 
@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use super::{
     connections::{self, ConnectionsError},
-    install::{InstallError, Installer, Standing, Wanted},
+    course::{self, Entry, Standing},
+    install::{InstallError, Installer, Wanted},
     mark::CapturePorts,
     netns::NetnsError,
     ruleset::Phase,
@@ -79,21 +80,11 @@ impl Joining {
     /// # Errors
     /// [`CaptureError`]; calling again completes what was begun.
     pub fn join(&self, strict: bool, standing: Option<Standing>) -> Result<(Phase, OldConnections), CaptureError> {
-        match standing {
-            _ if strict => self.reset_and_steady(),
-            // What went direct while the pod was leaving cannot go on in either phase without hanging: reset it.
-            Some(Standing::Whole(Phase::ReleaseIn | Phase::Release) | Standing::Damaged) => self.reset_and_steady(),
-            Some(Standing::Whole(Phase::Steady)) => {
-                self.apply(Phase::Steady)?;
-                Ok((Phase::Steady, OldConnections::new()))
-            }
-            Some(Standing::Whole(Phase::Enrol)) => self.close(),
-            // Nobody knows it yet, so nobody has to hear first: no moment in plaintext.
-            None if self.is_new()? => self.reset_and_steady(),
-            None | Some(Standing::Whole(Phase::EnrolOut)) => {
-                self.apply(Phase::EnrolOut)?;
-                Ok((Phase::EnrolOut, OldConnections::new()))
-            }
+        match course::entry(strict, standing, || self.is_new())? {
+            Entry::Reset => self.reset_and_steady(),
+            Entry::Close => self.close(),
+            Entry::Keep => self.hold(Phase::Steady),
+            Entry::Announce => self.hold(Phase::EnrolOut),
         }
     }
 
@@ -159,6 +150,11 @@ impl Joining {
         self.apply(Phase::Steady)?;
         connections::reset(&connections::of_application(self.ipv6)?)?;
         Ok((Phase::Steady, OldConnections::new()))
+    }
+
+    fn hold(&self, phase: Phase) -> Result<(Phase, OldConnections), CaptureError> {
+        self.apply(phase)?;
+        Ok((phase, OldConnections::new()))
     }
 
     fn apply(&self, phase: Phase) -> Result<(), InstallError> {

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`mark`] | numbers that rules, routes and sockets share |
 //! | [`rules`], [`ruleset`], [`compare`] | rules as values, which ones, what deviates (pure) |
+//! | [`course`] | which act follows when a pod joins or leaves (pure) |
 //! | [`program`], [`routes`], [`install`] | put them into the kernel, read them back |
 //! | [`netns`] | a thread inside a pod's namespace |
 //! | [`socket`], [`batch`] | listeners and dial sockets |
@@ -20,6 +21,7 @@ pub mod batch;
 pub mod command;
 pub mod compare;
 pub mod connections;
+pub mod course;
 pub mod diag;
 pub mod guard;
 mod held;

@@ -13,8 +13,8 @@ use weft_runtime::backoff::{self, Backoff};
 use super::{
     alarm::Pace,
     batch::BatchSize,
+    course::{Act, Standing},
     held::{Held, Place},
-    install::Standing,
     join::CaptureError,
     netns::NetnsError,
     order::{Command, Left, PodSettings, Report},
@@ -180,19 +180,15 @@ impl PodTask {
             tracing::info!(pod = %self.spec.uid, "its network namespace is another one now");
             (self.held, self.closed) = (None, false);
         }
-        let (strict, now) = (self.spec.strict, Instant::now());
+        let (strict, failed) = (self.spec.strict, self.failures > 0);
         match &mut self.held {
             None => self.begin().await?,
-            Some(held) if self.failures > 0 || held.leaves() => {
-                let standing = Standing::Whole(held.phase);
-                held.join(strict, Some(standing), &self.settings).await?;
-            }
-            Some(held) if held.phase != Phase::Steady && strict => held.join(strict, None, &self.settings).await?,
-            Some(held) if held.phase == Phase::EnrolOut && now >= held.settled => {
-                held.close(self.settings.enrol_deadline).await?;
-            }
-            Some(held) if held.phase == Phase::Enrol => held.wait_for_old().await?,
-            Some(_) => {}
+            Some(held) => match held.now(strict, failed).joining() {
+                Act::Join => held.join(strict, Some(Standing::Whole(held.phase)), &self.settings).await?,
+                Act::Close => held.close(self.settings.enrol_deadline).await?,
+                Act::WaitForOld => held.wait_for_old().await?,
+                Act::Open | Act::Leave | Act::Stay => {}
+            },
         }
         self.audit_when_due().await?;
         self.report_captured();
@@ -247,11 +243,13 @@ impl PodTask {
             self.tell(Report::Releasing);
             return Ok(None);
         };
-        if !held.leaves() {
-            held.open(self.settings.settle).await?;
-            self.tell(Report::Releasing);
-        } else if Instant::now() >= held.settled && (held.phase == Phase::ReleaseIn || self.failures > 0) {
-            held.leave().await?;
+        match held.now(self.spec.strict, self.failures > 0).leaving() {
+            Act::Open => {
+                held.open(self.settings.settle).await?;
+                self.tell(Report::Releasing);
+            }
+            Act::Leave => held.leave().await?,
+            Act::Join | Act::Close | Act::WaitForOld | Act::Stay => {}
         }
         self.audit_when_due().await?;
         let settled = self.held.as_ref().filter(|held| held.phase == Phase::ReleaseIn).map(|held| held.settled);

@@ -8,11 +8,7 @@ use std::{
 
 use weft_node_agent::{
     capture::{
-        install::{Installer, Standing},
-        mark::CapturePorts,
-        ruleset::Phase,
-        socket::Ipv6,
-        status::PodState,
+        course::Standing, install::Installer, mark::CapturePorts, ruleset::Phase, socket::Ipv6, status::PodState,
     },
     handover::{Event, Family},
     pods::PodSpec,

@@ -9,7 +9,7 @@ use std::{
 use weft_node_agent::{
     capture::{
         connections,
-        install::Standing,
+        course::Standing,
         join::Joining,
         ruleset::Phase,
         socket::{Ipv6, Listeners},

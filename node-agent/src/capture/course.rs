@@ -1,0 +1,175 @@
+//! The course of joining and leaving: which act follows in one pod, by what stands there (`reference/capture.md` section 7).
+//! Pure. `join` does the acts; the simulation (`e2e/sim`) does them to kernels of its own.
+
+use super::rules::TableName;
+use super::ruleset::Phase;
+
+/// Rules that an earlier life of the capture half left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// All of one phase.
+    Whole(Phase),
+    /// Ours, but of no phase.
+    Damaged,
+}
+
+/// How a pod is taken in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// What it has of connections is reset, and everything is captured at once.
+    Reset,
+    /// It was captured whole, and stays so.
+    Keep,
+    /// Its callers have heard: plaintext is captured from now on, too.
+    Close,
+    /// Its own calls and HBONE are captured; its callers have to hear of it first.
+    Announce,
+}
+
+/// A pod in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InHand {
+    /// Whose rules were put in last.
+    pub phase: Phase,
+    /// Whether it must be captured without a transition.
+    pub strict: bool,
+    /// Whether the mesh has had time to hear of the last step.
+    pub settled: bool,
+    /// Whether the last act failed: it may have been done in part.
+    pub failed: bool,
+}
+
+/// What is done next with a pod in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// As [`entry`] says, once more.
+    Join,
+    /// See [`Entry::Close`].
+    Close,
+    /// Whether its old connections have ended; when they have, the steady rules.
+    WaitForOld,
+    /// New calls to it go direct.
+    Open,
+    /// New calls of it go direct, too.
+    Leave,
+    /// Nothing.
+    Stay,
+}
+
+/// How a pod is taken in hand in which rules are `standing`. `is_new`: nobody has ever called it; asked only where it
+/// matters.
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn entry<E>(
+    strict: bool,
+    standing: Option<Standing>,
+    is_new: impl FnOnce() -> Result<bool, E>,
+) -> Result<Entry, E> {
+    Ok(match standing {
+        _ if strict => Entry::Reset,
+        // What went direct while the pod was leaving cannot go on in either phase without hanging: reset it.
+        Some(Standing::Whole(Phase::ReleaseIn | Phase::Release) | Standing::Damaged) => Entry::Reset,
+        Some(Standing::Whole(Phase::Steady)) => Entry::Keep,
+        Some(Standing::Whole(Phase::Enrol)) => Entry::Close,
+        // Nobody knows it yet, so nobody has to hear first: no moment in plaintext.
+        None if is_new()? => Entry::Reset,
+        None | Some(Standing::Whole(Phase::EnrolOut)) => Entry::Announce,
+    })
+}
+
+impl InHand {
+    /// Whether it is on its way out.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        leaves(self.phase)
+    }
+
+    /// The next act of a pod that is to be captured.
+    #[must_use]
+    pub fn joining(&self) -> Act {
+        match self.phase {
+            _ if self.failed || self.leaves() => Act::Join,
+            Phase::EnrolOut | Phase::Enrol if self.strict => Act::Join,
+            Phase::EnrolOut if self.settled => Act::Close,
+            Phase::Enrol => Act::WaitForOld,
+            _ => Act::Stay,
+        }
+    }
+
+    /// The next act of a pod that is to be released.
+    #[must_use]
+    pub fn leaving(&self) -> Act {
+        match self.phase {
+            _ if !self.leaves() => Act::Open,
+            Phase::ReleaseIn if self.settled => Act::Leave,
+            _ if self.settled && self.failed => Act::Leave,
+            _ => Act::Stay,
+        }
+    }
+}
+
+/// Whether a pod in this phase is on its way out.
+#[must_use]
+pub fn leaves(phase: Phase) -> bool {
+    matches!(phase, Phase::ReleaseIn | Phase::Release)
+}
+
+/// The order in which the tables of a phase are committed. `guarded`: a guard of ours stands in the filter table.
+#[must_use]
+pub fn order(phase: Phase, guarded: bool) -> [TableName; 2] {
+    // A guard that stands must let the marks of a transition pass before packets carry them; where none stands yet, it
+    // comes last, since it stops what the mangle table has not marked.
+    if phase != Phase::Steady && guarded {
+        [TableName::Filter, TableName::Mangle]
+    } else {
+        [TableName::Mangle, TableName::Filter]
+    }
+}
+
+/// The order in which tables are emptied. The guard goes first: the mangle rules without it still capture, the guard
+/// without them stops everything.
+pub const REMOVAL: [TableName; 2] = [TableName::Filter, TableName::Mangle];
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(None, true, Entry::Reset)]
+    #[case(None, false, Entry::Announce)]
+    #[case(Some(Standing::Whole(Phase::EnrolOut)), false, Entry::Announce)]
+    #[case(Some(Standing::Whole(Phase::Enrol)), false, Entry::Close)]
+    #[case(Some(Standing::Whole(Phase::Steady)), false, Entry::Keep)]
+    #[case(Some(Standing::Whole(Phase::ReleaseIn)), false, Entry::Reset)]
+    #[case(Some(Standing::Whole(Phase::Release)), false, Entry::Reset)]
+    #[case(Some(Standing::Damaged), false, Entry::Reset)]
+    fn a_pod_is_taken_in_hand_by_what_stands(
+        #[case] standing: Option<Standing>,
+        #[case] new: bool,
+        #[case] expected: Entry,
+    ) {
+        assert_eq!(entry::<Infallible>(false, standing, || Ok(new)), Ok(expected));
+        assert_eq!(entry::<Infallible>(true, standing, || Ok(new)), Ok(Entry::Reset), "strict");
+    }
+
+    #[rstest]
+    #[case::announced(Phase::EnrolOut, false, Act::Stay, Act::Open)]
+    #[case::heard(Phase::EnrolOut, true, Act::Close, Act::Open)]
+    #[case::old_connections(Phase::Enrol, true, Act::WaitForOld, Act::Open)]
+    #[case::captured(Phase::Steady, true, Act::Stay, Act::Open)]
+    #[case::opened(Phase::ReleaseIn, false, Act::Join, Act::Stay)]
+    #[case::heard_that_it_leaves(Phase::ReleaseIn, true, Act::Join, Act::Leave)]
+    #[case::left(Phase::Release, true, Act::Join, Act::Stay)]
+    fn what_follows(#[case] phase: Phase, #[case] settled: bool, #[case] joining: Act, #[case] leaving: Act) {
+        let now = InHand { phase, strict: false, settled, failed: false };
+        assert_eq!((now.joining(), now.leaving()), (joining, leaving));
+        assert_eq!(InHand { failed: true, ..now }.joining(), Act::Join, "what failed is begun anew");
+        let strict = InHand { strict: true, ..now }.joining();
+        assert_eq!(strict, if phase == Phase::Steady { Act::Stay } else { Act::Join }, "strict");
+    }
+}
