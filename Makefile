@@ -12,11 +12,13 @@ MINUTES ?= 3
 SEED ?=
 # MiB of its transfer with checksum.
 TRANSFER ?= 1024
+# Seeds that `make sim` tries, beginning with SEED (a failure prints the command that repeats it).
+RUNS ?= 3000
 # The same flags everywhere, so that no crate is built twice for another set of features.
 WORKSPACE := --workspace --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test netns lint fmt fuzz bench scale soak
+.PHONY: help setup build demo test netns lint fmt fuzz bench scale sim soak
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,10 +73,14 @@ scale: ## what questions and changes cost with 10 and with 100,000 workloads, by
 	cargo test --locked --release -p weft-model --test scale -- --ignored --nocapture
 	cargo test --locked --release -p weft-xds-server --test scale -- --ignored --nocapture
 
+sim: ## many seeds of the simulation of control plane, agents and capture (RUNS=3000 SEED=n)
+	cargo run -p weft-sim --locked --profile quick -- --runs $(RUNS) --seed $(or $(SEED),$(shell date +%s))
+
 soak: ## minutes of random faults under checked traffic on two nodes (MINUTES=3 SEED=n TRANSFER=1024), and the long tests
 	@.ci/setup
 	cargo build $(WORKSPACE) --bins --profile quick
 	$(TARGET)/quick/weft-soak --seconds $$(( $(MINUTES) * 60 )) $(if $(SEED),--seed $(SEED)) --transfer $(TRANSFER) --crowd
+	$(TARGET)/quick/weft-sim --runs $(RUNS) --seed $(or $(SEED),$(shell date +%s))
 	cargo build $(WORKSPACE) --bins
 	cargo test --locked -p weft-e2e --test mesh -- --ignored
 	cargo test --locked -p weft-node-agent --test capture_netns -- --ignored

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use weft_model::address::OriginalDst;
 use weft_model::authz::Connection;
-use weft_model::{Mesh, Reason, SpiffeId, Uid, Workload};
+use weft_model::{Change, Mesh, Reason, ResourceKey, SpiffeId, Uid, Workload};
 use weft_node_agent::handover::PodInfo;
 use weft_node_agent::inbound::{Admission, Caller, Denied, admit_local, admit_plaintext, admit_tunnel};
 use weft_node_agent::node_info::NodeInfo;
@@ -20,6 +20,7 @@ use weft_wire::delta::{Subscriber, Subscription};
 use weft_wire::proto::discovery::DeltaDiscoveryRequest;
 use weft_xds_server::translate::MeshSettings;
 
+use crate::plant::Plant;
 use crate::server::Told;
 use crate::truth::{NODES, PODS};
 
@@ -62,6 +63,11 @@ pub struct Agent {
     pub floor: Option<usize>,
     /// What was told by the report before, so that only news is told.
     reported: Option<BTreeSet<Uid>>,
+    plant: Option<Plant>,
+    /// What a planted fault keeps back.
+    late: Vec<Change>,
+    /// What a planted fault has permitted before.
+    permitted: Vec<(usize, Option<SpiffeId>, Connection)>,
 }
 
 struct Here<'a>(&'a Served);
@@ -79,7 +85,7 @@ impl Surroundings for Here<'_> {
 impl Agent {
     /// Just started.
     #[must_use]
-    pub fn new(node: usize) -> Self {
+    pub fn new(node: usize, plant: Option<Plant>) -> Self {
         let MeshSettings { cluster, trust_domain, network, .. } = MeshSettings::default();
         let subscriber = |kind| (kind, Subscriber::new(kind, Subscription::Everything));
         Self {
@@ -92,6 +98,9 @@ impl Agent {
             named: None,
             floor: None,
             reported: None,
+            plant,
+            late: Vec::new(),
+            permitted: Vec::new(),
         }
     }
 
@@ -109,7 +118,14 @@ impl Agent {
 
     /// Opens a stream: both types ask, with what is held.
     pub fn connect(&mut self) {
-        let up = self.subscribers.values_mut().map(Subscriber::open).collect();
+        if self.plant == Some(Plant::ForgetsWithTheStream) {
+            self.mesh = Mesh::default();
+        }
+        // As `DeltaStream` does: policies are asked for first.
+        let mut up: VecDeque<_> = self.subscribers.values_mut().rev().map(Subscriber::open).collect();
+        if self.plant == Some(Plant::AsksForWorkloadsFirst) {
+            up.make_contiguous().reverse();
+        }
         self.stream = Some(Stream { up, down: VecDeque::new() });
     }
 
@@ -120,9 +136,18 @@ impl Agent {
         let kind = ResourceType::from_url(&told.response.type_url);
         let Some(subscriber) = kind.and_then(|kind| self.subscribers.get_mut(&kind)) else { return };
         self.floor.get_or_insert(told.version);
+        let empty = told.response.resources.is_empty() && kind == Some(ResourceType::Authorization);
         let received = subscriber.receive(told.response);
-        self.mesh = self.mesh.apply(received.changes);
         stream.up.push_back(received.reply);
+        let mut changes = received.changes;
+        match self.plant {
+            Some(Plant::AcknowledgesFirst) => std::mem::swap(&mut changes, &mut self.late),
+            Some(Plant::EmptyAnswerForgetsPolicies) if empty => {
+                changes.extend(self.mesh.policies().map(|one| Change::Remove(ResourceKey::Policy(one.key.clone()))));
+            }
+            _ => {}
+        }
+        self.mesh = self.mesh.apply(changes);
     }
 
     /// The capture half is there, and says what it has.
@@ -192,21 +217,48 @@ impl Agent {
         let workload = served.and_then(|pod| own_workload(&self.mesh, &self.node, &pod.info));
         let Some(source) = workload else { return Decision::Refuse(Reason::UnknownWorkload) };
         let question = Question { mesh: &self.mesh, source, original: OriginalDst(to), exclude: &[] };
-        decide(&question, &Here(&self.served), dice)
+        let decision = decide(&question, &Here(&self.served), dice);
+        match (self.plant, decision) {
+            (Some(Plant::AcceptsNeighbours), Decision::Tunnel(mut plan)) => {
+                let all = self.mesh.workloads().filter(|one| one.namespace == plan.workload.namespace);
+                plan.peers = all.filter_map(|one| one.identity().ok()).collect();
+                Decision::Tunnel(plan)
+            }
+            (_, decision) => decision,
+        }
     }
 
     /// Whether a call that arrives at a served pod is let in; with what was checked.
     ///
     /// # Errors
     /// Why not.
-    pub fn admit(&self, to: usize, way: &Way, client: SocketAddr) -> Result<Connection, Reason> {
+    pub fn admit(&mut self, to: usize, way: &Way, client: SocketAddr) -> Result<Connection, Reason> {
+        let known = |(pod, who, connection): &(usize, Option<SpiffeId>, Connection)| {
+            (*pod == to && *who == way.identity()).then(|| connection.clone())
+        };
+        if let Some(connection) = self.permitted.iter().find_map(known) {
+            return Ok(connection);
+        }
+        let admitted = self.judge(to, way, client);
+        if let (Some(Plant::CachesPermits), Ok(connection)) = (self.plant, &admitted) {
+            self.permitted.push((to, way.identity(), connection.clone()));
+        }
+        admitted
+    }
+
+    fn judge(&self, to: usize, way: &Way, client: SocketAddr) -> Result<Connection, Reason> {
         let Some(pod) = self.served.pod(&uid(to)) else { return Err(Reason::UnknownWorkload) };
         let Some(workload) = own_workload(&self.mesh, &self.node, &pod.info) else {
             return Err(Reason::UnknownWorkload);
         };
         let target = SocketAddr::new(PODS[to].ip(), crate::truth::PORT);
         let caller = |identity: &SpiffeId| Caller { client, arrived_at: target.ip(), identity: Some(identity.clone()) };
+        let claimed = self.mesh.workload(&PODS[CLAIMED].uid()).and_then(|one| one.identity().ok());
         let admitted: Result<Admission, Denied> = match way {
+            Way::Tunnel(_) if self.plant == Some(Plant::BelievesBaggage) && claimed.is_some() => {
+                let claim = Caller { client, arrived_at: target.ip(), identity: claimed };
+                admit_tunnel(&self.mesh, workload, &target.into(), &claim)
+            }
             Way::Tunnel(identity) => admit_tunnel(&self.mesh, workload, &target.into(), &caller(identity)),
             Way::Local(identity) => admit_local(&self.mesh, workload, &caller(identity), target),
             Way::Plaintext => admit_plaintext(&self.mesh, workload, client, target),
@@ -225,6 +277,20 @@ pub enum Way {
     /// As it is.
     Plaintext,
 }
+
+impl Way {
+    /// Who was proved to call.
+    #[must_use]
+    pub fn identity(&self) -> Option<SpiffeId> {
+        match self {
+            Self::Tunnel(identity) | Self::Local(identity) => Some(identity.clone()),
+            Self::Plaintext => None,
+        }
+    }
+}
+
+/// The pod whose name liars put into headers: `web`, which may call more than others.
+const CLAIMED: usize = 0;
 
 /// The capture half's name of a pod.
 #[must_use]

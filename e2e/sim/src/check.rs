@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use weft_model::authz::{Connection, evaluate};
-use weft_model::{Mesh, Resource};
+use weft_model::{Mesh, Resource, SpiffeId};
 use weft_node_agent::outbound::TunnelPlan;
 use weft_wire::convert::{ResourceType, encode};
 
@@ -54,8 +54,18 @@ pub enum Broken {
         /// The newest one.
         now: usize,
     },
+    /// Promise 2: a workload would refuse everybody, or be open, for want of a policy.
+    #[error("node {node} holds {workload}, which names the policy {policy}, and does not hold the policy")]
+    PolicyMissing {
+        /// Which node.
+        node: usize,
+        /// Which workload.
+        workload: String,
+        /// Which policy.
+        policy: String,
+    },
     /// Promise 3.
-    #[error("{node} has acknowledged {name}, but holds something else")]
+    #[error("node {node} has acknowledged {name}, but holds something else")]
     NotInForce {
         /// Which node.
         node: usize,
@@ -93,11 +103,32 @@ pub fn peer_is_right(plan: &TunnelPlan, to: usize) -> Result<(), Broken> {
     Err(Broken::WrongPeer { to: PODS[to].name, peers: format!("{:?}", plan.peers) })
 }
 
-/// Promise 2.
+/// Promise 2, of what an agent holds.
 ///
 /// # Errors
 /// See [`Broken`].
-pub fn permit_has_a_policy(truth: &Truth, agent: &Agent, to: usize, connection: &Connection) -> Result<(), Broken> {
+pub fn policies_are_there(agent: &Agent, node: usize) -> Result<(), Broken> {
+    let mesh = agent.mesh();
+    for workload in mesh.workloads() {
+        if let Some(policy) = workload.policies.iter().find(|policy| mesh.policy(policy).is_none()) {
+            let (workload, policy) = (workload.uid.to_string(), policy.to_string());
+            return Err(Broken::PolicyMissing { node, workload, policy });
+        }
+    }
+    Ok(())
+}
+
+/// Promise 2, of a connection that an agent has let in. `proved`: who has called, whatever the agent took for it.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn permit_has_a_policy(
+    truth: &Truth,
+    agent: &Agent,
+    to: usize,
+    (proved, admitted): (Option<SpiffeId>, &Connection),
+) -> Result<(), Broken> {
+    let connection = &Connection { identity: proved, ..admitted.clone() };
     let (floor, now) = (agent.floor.unwrap_or(truth.now()), truth.now());
     let permits = |version: usize| {
         let mesh = &truth.version(version).mesh;

@@ -17,14 +17,22 @@ pub fn healed(world: &mut World) -> Result<(), Broken> {
     let now = world.truth.version(world.truth.now()).clone();
     for (pod, facts) in PODS.iter().enumerate() {
         let selected = now.selects(pod);
-        let phase = world.kernels[pod].phase;
-        let right = phase == selected.then_some(Phase::Steady) && world.kernels[pod].is_whole();
-        wrong_unless(right, || format!("{} is selected: {selected}, its rules are {phase:?}", facts.name))?;
+        let kernel = &world.kernels[pod];
+        let free = kernel.rules.is_empty() && !kernel.routed;
+        let right = if selected { kernel.is_whole(Phase::Steady) } else { free };
+        wrong_unless(right, || format!("{} is selected: {selected}, in its kernel: {kernel:?}", facts.name))?;
         for agent in world.agents.iter().flatten() {
             let known = agent.mesh().workload(&facts.uid()).map(|workload| workload.tunnel);
             let expected = if selected { TunnelProtocol::Hbone } else { TunnelProtocol::None };
             wrong_unless(known == Some(expected), || {
-                format!("{} is selected: {selected}, peers use {known:?}", facts.name)
+                let home = world.agents[facts.node].as_ref();
+                let (offered, met) = (home.map(|home| home.offers(pod)), home.map(|home| home.handover.is_some()));
+                let capture = world.captures[facts.node].as_ref();
+                format!(
+                    "{} is selected: {selected}, peers use {known:?}; its agent has met the capture half: {met:?}, \
+                     offers it: {offered:?}; the capture half: {capture:?}",
+                    facts.name
+                )
             })?;
         }
     }

@@ -3,8 +3,9 @@
 //! Only opening segments (SYN) are followed: what happens to a new connection is what the promises are about. The order
 //! of tables is netfilter's: OUTPUT mangle, OUTPUT filter, policy routing, POSTROUTING mangle; PREROUTING mangle, INPUT filter.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
+use weft_node_agent::capture::course::{REMOVAL, Standing, order};
 use weft_node_agent::capture::mark::{self, CapturePorts, Mark};
 use weft_node_agent::capture::rules::{Match, Rule, Table, TableName, Target, TcpMatch};
 use weft_node_agent::capture::ruleset::{Phase, tables};
@@ -13,12 +14,25 @@ use weft_node_agent::handover::Family;
 /// What the kernel of one pod holds. It outlives every process.
 #[derive(Debug, Clone, Default)]
 pub struct Kernel {
-    /// The phase whose rules were installed last; none: no rules of ours.
-    pub phase: Option<Phase>,
-    /// Tables that somebody has emptied since.
-    pub flushed: BTreeSet<TableName>,
-    /// Somebody has taken the policy rule or its route away since.
-    pub unrouted: bool,
+    /// Which phase's rules a table holds; none of ours where it is missing.
+    pub rules: BTreeMap<TableName, Phase>,
+    /// The policy rule and its route are there.
+    pub routed: bool,
+    /// Somebody has called the pod: it is not new any more.
+    pub called: bool,
+}
+
+/// What the kernel does at once; between two of them, anything may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// Policy rule and route.
+    Route,
+    /// One table's rules of a phase.
+    Put(TableName, Phase),
+    /// Takes one table's rules out.
+    Empty(TableName),
+    /// Takes policy rule and route out.
+    Unroute,
 }
 
 /// What becomes of a new connection.
@@ -53,26 +67,49 @@ enum Verdict {
 }
 
 impl Kernel {
-    /// Installs the rules of a phase, whole.
-    pub fn install(&mut self, phase: Phase) {
-        *self = Self { phase: Some(phase), flushed: BTreeSet::new(), unrouted: false };
-    }
-
-    /// Takes everything of ours out.
-    pub fn remove(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Whether everything is as it was installed.
+    /// What has to be committed for a phase, in the order of `Installer::apply`.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.flushed.is_empty() && !self.unrouted
+    pub fn commits(&self, phase: Phase) -> Vec<Commit> {
+        let guarded = self.rules.contains_key(&TableName::Filter);
+        let put = order(phase, guarded).map(|table| Commit::Put(table, phase));
+        [Commit::Route].into_iter().chain(put).collect()
+    }
+
+    /// What has to be committed to take everything of ours out, in the order of `Installer::remove`.
+    #[must_use]
+    pub fn removal() -> Vec<Commit> {
+        REMOVAL.map(Commit::Empty).into_iter().chain([Commit::Unroute]).collect()
+    }
+
+    /// Commits.
+    pub fn commit(&mut self, commit: Commit) {
+        match commit {
+            Commit::Route => self.routed = true,
+            Commit::Put(table, phase) => _ = self.rules.insert(table, phase),
+            Commit::Empty(table) => _ = self.rules.remove(&table),
+            Commit::Unroute => self.routed = false,
+        }
+    }
+
+    /// Which rules stand, as `Installer::standing` says it.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        let mut phases = self.rules.values();
+        let first = *phases.next()?;
+        let whole = self.rules.len() == REMOVAL.len() && phases.all(|phase| *phase == first);
+        Some(if whole { Standing::Whole(first) } else { Standing::Damaged })
+    }
+
+    /// Whether everything of a phase is there.
+    #[must_use]
+    pub fn is_whole(&self, phase: Phase) -> bool {
+        self.standing() == Some(Standing::Whole(phase)) && self.routed
     }
 
     /// A new call of the pod's application to another pod.
     #[must_use]
     pub fn call_out(&self, port: u16) -> Fate {
-        let Some(tables) = self.tables() else { return Fate::Direct };
+        let tables = self.tables();
         let mut packet =
             Packet { mark: 0, connection: 0, from_loopback: false, to_loopback: false, port, socket: false };
         for name in [TableName::Mangle, TableName::Filter] {
@@ -80,7 +117,7 @@ impl Kernel {
                 return fate;
             }
         }
-        if holds(&mark::LOOP, packet.mark) && !self.unrouted {
+        if holds(&mark::LOOP, packet.mark) && self.routed {
             packet.to_loopback = true;
         }
         if let Some(fate) = walk(&tables, TableName::Mangle, "POSTROUTING", &mut packet) {
@@ -96,16 +133,16 @@ impl Kernel {
     /// A new plaintext call to an application of the pod that listens.
     #[must_use]
     pub fn call_in(&self, port: u16) -> Fate {
-        let Some(tables) = self.tables() else { return Fate::Direct };
         let mut packet =
             Packet { mark: 0, connection: 0, from_loopback: false, to_loopback: false, port, socket: true };
-        arrive(&tables, &mut packet)
+        arrive(&self.tables(), &mut packet)
     }
 
-    fn tables(&self) -> Option<Vec<Table>> {
-        let phase = self.phase?;
-        let all = tables(Family::V4, phase, CapturePorts::default());
-        Some(all.into_iter().filter(|table| !self.flushed.contains(&table.name)).collect())
+    fn tables(&self) -> Vec<Table> {
+        let of = |(name, phase): (&TableName, &Phase)| {
+            tables(Family::V4, *phase, CapturePorts::default()).into_iter().find(|table| table.name == *name)
+        };
+        self.rules.iter().filter_map(of).collect()
     }
 }
 
@@ -192,7 +229,7 @@ mod tests {
 
     fn fates(phase: Phase) -> (Fate, Fate) {
         let mut kernel = Kernel::default();
-        kernel.install(phase);
+        kernel.commits(phase).into_iter().for_each(|commit| kernel.commit(commit));
         (kernel.call_out(PORT), kernel.call_in(PORT))
     }
 
@@ -208,11 +245,26 @@ mod tests {
     #[test]
     fn either_guard_alone_keeps_a_steady_pod_closed() {
         for flushed in [TableName::Mangle, TableName::Filter] {
-            for unrouted in [false, true] {
-                let kernel = Kernel { phase: Some(Phase::Steady), flushed: [flushed].into(), unrouted };
+            for routed in [false, true] {
+                let mut kernel = Kernel { routed, ..Kernel::default() };
+                let left = [TableName::Mangle, TableName::Filter].into_iter().filter(|table| *table != flushed);
+                left.for_each(|table| kernel.commit(Commit::Put(table, Phase::Steady)));
                 assert_ne!(kernel.call_out(PORT), Fate::Direct, "{kernel:?}");
                 assert_ne!(kernel.call_in(PORT), Fate::Direct, "{kernel:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_stands_is_read_back() {
+        let mut kernel = Kernel::default();
+        assert_eq!(kernel.standing(), None);
+        for (count, commit) in kernel.commits(Phase::Steady).into_iter().enumerate() {
+            kernel.commit(commit);
+            let expected = [None, Some(Standing::Damaged), Some(Standing::Whole(Phase::Steady))][count];
+            assert_eq!((kernel.standing(), kernel.is_whole(Phase::Steady)), (expected, count == 2));
+        }
+        Kernel::removal().into_iter().for_each(|commit| kernel.commit(commit));
+        assert_eq!((kernel.standing(), kernel.routed), (None, false));
     }
 }

@@ -1,8 +1,8 @@
 //! A deterministic simulation of control plane, agents and capture: one thread, no clock, no network, one seed.
 //!
 //! The parts that decide are the real ones: the YAML store, the translation, the catalog, the order of a stream
-//! (`Conversation`), both ends of delta discovery, the mesh index, `decide`, `admit`, the roster of pods and the rules of
-//! every phase. What does I/O around them (sockets, processes, timers, the kernel) is replaced by [`world`], which loses
+//! (`Conversation`), both ends of delta discovery, the mesh index, `decide`, `admit`, the roster of pods, the course of
+//! joining and leaving, and the rules of every phase. What does I/O around them (sockets, processes, timers, the kernel) is replaced by [`world`], which loses
 //! messages, kills processes and lets everything happen in any order. After each step [`check`] holds the promises:
 //!
 //! 1. no plaintext leaves or enters a selected pod past the mesh,
@@ -18,6 +18,7 @@
 //! | [`kernel`] | one pod's rules, read rule by rule as the kernel does |
 //! | [`world`] | all of it, and the steps it can take |
 //! | [`check`], [`healed`] | the promises |
+//! | [`plant`] | faults that it must find |
 //! | [`run`] | one seed from start to end |
 
 pub mod agent;
@@ -25,6 +26,7 @@ pub mod capture;
 pub mod check;
 pub mod healed;
 pub mod kernel;
+pub mod plant;
 pub mod run;
 pub mod server;
 pub mod truth;

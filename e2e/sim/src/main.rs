@@ -4,6 +4,7 @@ use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
 use clap::Parser;
+use weft_sim::plant::Plant;
 use weft_sim::run::run;
 
 /// Simulates control plane, agents and capture with faults at every step, and holds Weft's promises after each.
@@ -22,6 +23,9 @@ struct Options {
     /// Steps of each before faults are healed.
     #[arg(long, default_value_t = 1000)]
     steps: usize,
+    /// Plant this fault: the simulation must find it.
+    #[arg(long)]
+    plant: Option<Plant>,
     /// Print every step of a failure, not only the last ones.
     #[arg(long)]
     trace: bool,
@@ -30,7 +34,7 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     for seed in options.seed..options.seed.saturating_add(options.runs) {
-        if let Err(failure) = run(seed, options.steps) {
+        if let Err(failure) = run(seed, options.steps, options.plant) {
             let steps: &[_] = if options.trace { &failure.trace } else { &[] };
             // Nobody is left to tell when standard error is closed.
             let _ = steps.iter().try_for_each(|step| writeln!(stderr(), "{step:?}"));

@@ -2,9 +2,13 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
+
+use crate::capture::Outside;
 use crate::check::Broken;
 use crate::healed::healed;
-use crate::truth::{Facts, NODES, PODS};
+use crate::plant::Plant;
+use crate::truth::{Facts, NAMESPACES, NODES, PODS};
 use crate::world::{Step, World};
 
 /// Rounds in which everything must have settled once faults are over: a round lets every message in its turn move one hop.
@@ -17,6 +21,8 @@ pub struct Failure {
     pub seed: u64,
     /// How many steps before healing.
     pub steps: usize,
+    /// The fault that was planted, if any.
+    pub plant: Option<Plant>,
     /// What happened, oldest first.
     pub trace: Vec<Step>,
     /// What broke.
@@ -28,22 +34,24 @@ const SHOWN: usize = 40;
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, steps, trace, broken } = self;
+        let Self { seed, steps, plant, trace, broken } = self;
+        let named = plant.and_then(|plant| plant.to_possible_value());
+        let planted = named.map(|name| format!(" --plant {}", name.get_name())).unwrap_or_default();
         writeln!(f, "{broken}")?;
-        writeln!(f, "  again: cargo run -p weft-sim -- --seed {seed} --steps {steps} --trace")?;
+        writeln!(f, "  again: cargo run -p weft-sim -- --seed {seed} --steps {steps}{planted} --trace")?;
         writeln!(f, "  step {} of {steps}; the last {}:", trace.len(), SHOWN.min(trace.len()))?;
         trace.iter().rev().take(SHOWN).rev().try_for_each(|step| writeln!(f, "    {step:?}"))
     }
 }
 
-/// Runs one seed.
+/// Runs one seed, with a planted fault or without.
 ///
 /// # Errors
 /// The promise that it broke.
-pub fn run(seed: u64, steps: usize) -> Result<(), Box<Failure>> {
-    let mut world = World::new(seed);
+pub fn run(seed: u64, steps: usize, plant: Option<Plant>) -> Result<(), Box<Failure>> {
+    let mut world = World::new(seed, plant);
     let mut trace = Vec::with_capacity(steps);
-    let fail = |trace: &Vec<Step>, broken| Box::new(Failure { seed, steps, trace: trace.clone(), broken });
+    let fail = |trace: &Vec<Step>, broken| Box::new(Failure { seed, steps, plant, trace: trace.clone(), broken });
     for step in start() {
         trace.push(step);
         world.take(step).map_err(|broken| fail(&trace, broken))?;
@@ -56,9 +64,10 @@ pub fn run(seed: u64, steps: usize) -> Result<(), Box<Failure>> {
     heal(&mut world).map_err(|broken| fail(&trace, broken))
 }
 
-/// Everything runs at first.
+/// Everything runs at first, and every namespace is selected.
 fn start() -> Vec<Step> {
     let mut steps = vec![Step::ServerToggles];
+    steps.extend((0..NAMESPACES.len()).map(Step::Enrol));
     steps.extend((0..NODES.len()).flat_map(|node| [Step::AgentToggles(node), Step::CaptureToggles(node)]));
     steps
 }
@@ -105,5 +114,5 @@ fn heal_once(world: &mut World, round: usize) -> Result<(), Broken> {
         world.take(Step::AgentReports(node, round == HEALING / 4))?;
         world.take(Step::ReportArrives(node, 0))?;
     }
-    (0..PODS.len()).try_for_each(|pod| world.take(Step::PodTurns(pod)))
+    (0..PODS.len()).try_for_each(|pod| world.take(Step::PodTurns(pod, Outside::default())))
 }

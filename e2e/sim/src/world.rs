@@ -6,14 +6,16 @@ use std::net::SocketAddr;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weft_model::Uid;
+use weft_node_agent::capture::course::Standing;
 use weft_node_agent::capture::rules::TableName;
 use weft_node_agent::capture::ruleset::Phase;
 use weft_node_agent::outbound::Decision;
 
-use crate::agent::{Agent, Way};
-use crate::capture::Capture;
+use crate::agent::{Agent, Handover, Way};
+use crate::capture::{Capture, Outside};
 use crate::check::{self, Broken};
-use crate::kernel::{Fate, Kernel};
+use crate::kernel::{Commit, Fate, Kernel};
+use crate::plant::Plant;
 use crate::server::{Disk, Server};
 use crate::truth::{Facts, NAMESPACES, NODES, PODS, POLICIES, PORT, Truth};
 
@@ -58,8 +60,8 @@ pub enum Step {
     CaptureReads(usize),
     /// It does what must be done.
     CaptureActs(usize),
-    /// Time passes for a pod.
-    PodTurns(usize),
+    /// One act in a pod's kernel, or time passes for it.
+    PodTurns(usize, Outside),
     /// The halves of a node find each other.
     HandoverConnects(usize),
     /// They lose each other.
@@ -103,13 +105,14 @@ pub struct World {
     /// Since which version of the source a pod has been captured without a break.
     pub steady_since: [Option<usize>; PODS.len()],
     reports: [VecDeque<BTreeSet<Uid>>; NODES.len()],
+    plant: Option<Plant>,
     dice: StdRng,
 }
 
 impl World {
-    /// Nothing runs yet.
+    /// Nothing runs yet. `plant`: a fault that it should find.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, plant: Option<Plant>) -> Self {
         Self {
             truth: Truth::default(),
             disk: Disk::default(),
@@ -119,6 +122,7 @@ impl World {
             kernels: Default::default(),
             steady_since: Default::default(),
             reports: Default::default(),
+            plant,
             dice: StdRng::seed_from_u64(seed),
         }
     }
@@ -127,32 +131,35 @@ impl World {
     pub fn choose(&mut self) -> Step {
         let dice = &mut self.dice;
         let (node, pod) = (dice.random_range(0..NODES.len()), dice.random_range(0..PODS.len()));
-        match dice.random_range(0..200_u32) {
-            0..3 => Step::Enrol(dice.random_range(0..NAMESPACES.len())),
-            3..5 => Step::Strict(dice.random_range(0..NAMESPACES.len())),
-            5 => Step::OptOut(pod),
-            6..10 => Step::Policy(dice.random_range(0..POLICIES.len())),
+        match dice.random_range(0..400_u32) {
+            0..2 => Step::Enrol(dice.random_range(0..NAMESPACES.len())),
+            2..4 => Step::Strict(dice.random_range(0..NAMESPACES.len())),
+            4 => Step::OptOut(pod),
+            5..10 => Step::Policy(dice.random_range(0..POLICIES.len())),
             10 => Step::Break,
             11 => Step::ServerToggles,
             12 => Step::AgentToggles(node),
-            13 => Step::CaptureToggles(node),
-            14 => Step::StreamBreaks(node),
-            15 => Step::HandoverBreaks(node),
-            16 => Step::ReportLost(node),
-            17 => Step::Flush(pod, if dice.random_bool(0.5) { TableName::Mangle } else { TableName::Filter }),
-            18 => Step::Unroute(pod),
-            19..30 => Step::ServerReads,
-            30..55 => Step::ServerSends(node),
-            55..80 => Step::ServerHears(node),
-            80..90 => Step::AgentConnects(node),
-            90..120 => Step::AgentHears(node),
-            120..128 => Step::AgentReports(node, dice.random_bool(0.2)),
-            128..136 => Step::ReportArrives(node, dice.random_range(0..2)),
-            136..142 => Step::CaptureReads(node),
-            142..150 => Step::CaptureActs(node),
-            150..160 => Step::PodTurns(pod),
-            160..164 => Step::HandoverConnects(node),
-            164..176 => Step::AgentObeys(node),
+            13..15 => Step::CaptureToggles(node),
+            15 => Step::StreamBreaks(node),
+            16 => Step::HandoverBreaks(node),
+            17 => Step::ReportLost(node),
+            18..20 => Step::Flush(pod, if dice.random_bool(0.5) { TableName::Mangle } else { TableName::Filter }),
+            20 => Step::Unroute(pod),
+            21..41 => Step::ServerReads,
+            41..81 => Step::ServerSends(node),
+            81..121 => Step::ServerHears(node),
+            121..136 => Step::AgentConnects(node),
+            136..181 => Step::AgentHears(node),
+            181..191 => Step::AgentReports(node, dice.random_bool(0.2)),
+            191..201 => Step::ReportArrives(node, dice.random_range(0..2)),
+            201..216 => Step::CaptureReads(node),
+            216..236 => Step::CaptureActs(node),
+            236..311 => {
+                let outside = Outside { fails: dice.random_bool(0.02), old: dice.random_bool(0.5) };
+                Step::PodTurns(pod, outside)
+            }
+            311..321 => Step::HandoverConnects(node),
+            321..346 => Step::AgentObeys(node),
             _ => Step::Call(pod, (pod + dice.random_range(1..PODS.len())) % PODS.len()),
         }
     }
@@ -171,7 +178,10 @@ impl World {
             Step::AgentToggles(node) => self.agent_toggles(node),
             Step::AgentConnects(node) => self.agent_connects(node),
             Step::StreamBreaks(node) => self.stream_breaks(node),
-            Step::AgentHears(node) => self.with_agent(node, Agent::receive),
+            Step::AgentHears(node) => {
+                self.with_agent(node, Agent::receive);
+                self.agents[node].iter().try_for_each(|agent| check::policies_are_there(agent, node))?;
+            }
             Step::AgentReports(node, anew) => {
                 if let Some(report) = self.agents[node].as_mut().and_then(|agent| agent.report(anew)) {
                     self.reports[node].push_back(report);
@@ -189,9 +199,11 @@ impl World {
                 self.captures[node].iter_mut().for_each(|capture| capture.version = Some(now));
             }
             Step::CaptureActs(node) => self.capture_acts(node),
-            Step::PodTurns(pod) => {
-                if let Some(capture) = &mut self.captures[PODS[pod].node] {
-                    capture.turn(pod, &mut self.kernels[pod]);
+            Step::PodTurns(pod, outside) => {
+                let node = PODS[pod].node;
+                if let Some(capture) = &mut self.captures[node] {
+                    let words = capture.turn(pod, &mut self.kernels[pod], outside);
+                    self.tell(node, words);
                 }
             }
             Step::HandoverConnects(node) => self.handover_connects(node),
@@ -199,11 +211,11 @@ impl World {
             Step::AgentObeys(node) => self.with_agent(node, Agent::obey),
             Step::Flush(pod, table) => {
                 // One at a time: both gone is the one state that rules cannot hold (an nft table of its own does).
-                if self.kernels[pod].phase.is_some() {
-                    self.kernels[pod].flushed = BTreeSet::from([table]);
+                if self.kernels[pod].rules.len() > 1 {
+                    self.kernels[pod].commit(Commit::Empty(table));
                 }
             }
-            Step::Unroute(pod) => self.kernels[pod].unrouted = self.kernels[pod].phase.is_some(),
+            Step::Unroute(pod) => self.kernels[pod].commit(Commit::Unroute),
             Step::Call(from, to) => return self.call(from, to).map(drop),
         }
         self.note_steady();
@@ -236,7 +248,7 @@ impl World {
     }
 
     fn server_toggles(&mut self) {
-        self.server = if self.server.is_some() { None } else { Some(Server::default()) };
+        self.server = if self.server.is_some() { None } else { Some(Server::new(self.plant)) };
         for agent in self.agents.iter_mut().flatten() {
             agent.stream = None;
         }
@@ -249,10 +261,19 @@ impl World {
         let quiet = due.is_empty() && stream.up.is_empty() && stream.down.is_empty();
         stream.down.extend(due);
         if quiet && server.is_settled(node) && server.version().is_some() {
+            let news = agent.floor != server.version();
             agent.floor = server.version();
             check::acknowledged_is_in_force(server, agent, node)?;
+            return if news { self.all_call(node) } else { Ok(()) };
         }
         Ok(())
+    }
+
+    /// Everybody calls everybody on a node that has just settled: now is the moment when what is old would be seen.
+    fn all_call(&mut self, node: usize) -> Result<(), Broken> {
+        let pairs = (0..PODS.len()).flat_map(|from| (0..PODS.len()).map(move |to| (from, to)));
+        let mut pairs = pairs.filter(|(from, to)| from != to && PODS[*to].node == node);
+        pairs.try_for_each(|(from, to)| self.call(from, to).map(drop))
     }
 
     fn server_hears(&mut self, node: usize) {
@@ -263,7 +284,7 @@ impl World {
     }
 
     fn agent_toggles(&mut self, node: usize) {
-        self.agents[node] = if self.agents[node].is_some() { None } else { Some(Agent::new(node)) };
+        self.agents[node] = if self.agents[node].is_some() { None } else { Some(Agent::new(node, self.plant)) };
         self.server.iter_mut().for_each(|server| server.hang_up(node));
     }
 
@@ -296,7 +317,11 @@ impl World {
     }
 
     fn capture_toggles(&mut self, node: usize) {
-        self.captures[node] = if self.captures[node].is_some() { None } else { Some(Capture::default()) };
+        let takes_along = self.plant == Some(Plant::TakesRulesAlong) && self.captures[node].is_some();
+        for (kernel, _) in self.kernels.iter_mut().zip(&PODS).filter(|(_, pod)| takes_along && pod.node == node) {
+            Kernel::removal().into_iter().for_each(|commit| kernel.commit(commit));
+        }
+        self.captures[node] = if self.captures[node].is_some() { None } else { Some(Capture::new(self.plant)) };
         self.with_agent(node, |agent| agent.handover = None);
     }
 
@@ -304,7 +329,11 @@ impl World {
         let Some(capture) = &mut self.captures[node] else { return };
         let Some(version) = capture.version else { return };
         let proxied = self.agents[node].as_ref().is_some_and(|agent| agent.handover.is_some());
-        let words = capture.follow(&self.truth.version(version).wanted[node], &mut self.kernels, proxied);
+        let words = capture.follow(&self.truth.version(version).wanted[node], proxied);
+        self.tell(node, words);
+    }
+
+    fn tell(&mut self, node: usize, words: Vec<Handover>) {
         if let Some(queue) = self.agents[node].as_mut().and_then(|agent| agent.handover.as_mut()) {
             queue.extend(words);
         }
@@ -314,21 +343,21 @@ impl World {
         if let (Some(capture), Some(agent)) = (&self.captures[node], &mut self.agents[node])
             && agent.handover.is_none()
             && agent.is_ready()
-            && capture.version.is_some()
+            && capture.knows_its_pods()
         {
             agent.meet(capture.snapshot());
         }
     }
 
-    /// A pod counts as captured for good once its capture half has seen that it is selected, and nothing that was written
-    /// since says otherwise.
+    /// A pod counts as captured for good once its capture half has done so because it is selected, and nothing that was
+    /// written since says otherwise.
     fn note_steady(&mut self) {
         let now = self.truth.now();
         for (pod, since) in self.steady_since.iter_mut().enumerate() {
-            let seen = self.captures[PODS[pod].node].as_ref().and_then(|capture| capture.version);
+            let seen = self.captures[PODS[pod].node].as_ref().and_then(|capture| capture.keeps(pod));
             if !self.truth.version(now).selects(pod) {
                 *since = None;
-            } else if self.kernels[pod].phase == Some(Phase::Steady)
+            } else if self.kernels[pod].standing() == Some(Standing::Whole(Phase::Steady))
                 && seen.is_some_and(|seen| (seen..=now).all(|version| self.truth.version(version).selects(pod)))
             {
                 since.get_or_insert(now);
@@ -374,6 +403,7 @@ impl World {
             Fate::Dropped | Fate::Refused => Ok(Outcome::Refused),
             Fate::Direct => {
                 check::may_go_direct(self.steady_since[to], to, "enters")?;
+                self.kernels[to].called = true;
                 Ok(Outcome::Direct)
             }
             Fate::Captured => self.admitted(from, to, &Way::Plaintext),
@@ -381,10 +411,10 @@ impl World {
     }
 
     fn admitted(&mut self, from: usize, to: usize, way: &Way) -> Result<Outcome, Broken> {
-        let Some(agent) = &self.agents[PODS[to].node] else { return Ok(Outcome::Refused) };
+        let Some(agent) = &mut self.agents[PODS[to].node] else { return Ok(Outcome::Refused) };
         match agent.admit(to, way, SocketAddr::new(PODS[from].ip(), 40_000)) {
             Ok(connection) => {
-                check::permit_has_a_policy(&self.truth, agent, to, &connection)?;
+                check::permit_has_a_policy(&self.truth, agent, to, (way.identity(), &connection))?;
                 Ok(Outcome::Permitted)
             }
             Err(_) => Ok(Outcome::Refused),

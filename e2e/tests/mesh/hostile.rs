@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[test]
 fn strangers_at_the_tunnel_port_get_nowhere() {
     enter_or_skip!();
-    let (mut world, cast) = World::enrolled(&Extra::words("", "", "--sandbox required")).unwrap();
+    let asked = format!("--sandbox {}", if kernel_has_landlock() { "required" } else { "best-effort" });
+    let (mut world, cast) = World::enrolled(&Extra::words("", "", &asked)).unwrap();
     let authority = Authority::of_server(&world.cluster.lab().directory().join("weft/server")).unwrap();
     let mut checks = Checks::default();
     checks.check("control: the right certificate opens a tunnel", || {
@@ -94,7 +95,7 @@ fn strangers_at_the_tunnel_port_get_nowhere() {
         Ok(())
     });
     let proxies: Vec<u32> = world.mesh().agents.iter().map(|agent| agent.proxy.process().pid()).collect();
-    checks.check("the proxy halves stand behind both walls, and say so", || {
+    checks.check("the proxy halves stand behind their walls, and say so", || {
         [1, 2].into_iter().zip(proxies).try_for_each(|(node, pid)| is_walled_off(&world, node, pid))
     });
     checks.check("the agent serves on", || {
@@ -116,8 +117,21 @@ fn is_walled_off(world: &World, node: u8, pid: u32) -> Result<()> {
     }
     let view: ConfigView = world.agent(node, "config")?;
     let said = view.settings.get("sandbox").context("the page says nothing of it")?;
-    ensure!(said.contains("Landlock") && said.contains("seccomp") && !said.contains("NO"), "{said}");
+    let (files, calls) = said.split_once("; calls: ").context("two walls")?;
+    ensure!(calls.contains("seccomp") && !calls.contains("NO"), "{said}");
+    if files.contains("no Landlock in force") && !kernel_has_landlock() {
+        // The one wall that a kernel may lack, and only such a kernel: its absence is said, and the other one was checked.
+        let line = format!("SKIPPED: the wall around files of node {node}: {said}\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        return Ok(());
+    }
+    ensure!(files.contains("Landlock") && !files.contains("NO"), "{said}");
     Ok(())
+}
+
+/// What the kernel says of its security modules, where it says anything (securityfs is mounted).
+fn kernel_has_landlock() -> bool {
+    std::fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|modules| modules.contains("landlock"))
 }
 
 fn cast_target(cast: &Cast) -> SocketAddr {

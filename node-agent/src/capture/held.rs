@@ -36,14 +36,18 @@ impl Place {
     }
 
     /// Whether a life of the capture half has left something. The policy rule is the first thing in and the last thing
-    /// out, and asking for it costs no program run.
-    pub(super) async fn is_touched(&self) -> Result<bool, CaptureError> {
-        let look = || -> Result<bool, InstallError> {
-            let mut found = false;
-            for family in Ipv6::detect().families() {
-                found |= routes::audit(*family)? != Routing::default();
+    /// out, and asking for it costs no program run; but somebody may have taken it away while nobody was there to see it,
+    /// and rules without it close the pod for ever.
+    pub(super) async fn is_touched(&self, installer: &Installer) -> Result<bool, CaptureError> {
+        let installer = installer.clone();
+        let look = move || -> Result<bool, InstallError> {
+            let ipv6 = Ipv6::detect();
+            for family in ipv6.families() {
+                if routes::audit(*family)? != Routing::default() {
+                    return Ok(true);
+                }
             }
-            Ok(found)
+            installer.is_there(ipv6)
         };
         Ok(self.thread.run(look).await??)
     }

@@ -242,6 +242,17 @@ impl Installer {
         Ok(Some(Standing::Damaged))
     }
 
+    /// Whether rules of ours exist in this namespace, whichever: one program run where the guard has a table of its own.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_there(&self, ipv6: Ipv6) -> Result<bool, InstallError> {
+        match &self.guard {
+            Some(guard) => Ok(guard.exists()?),
+            None => Ok(self.count(ipv6)? > 0),
+        }
+    }
+
     /// Chains and rules of ours that exist in this namespace.
     ///
     /// # Errors

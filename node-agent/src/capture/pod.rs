@@ -266,7 +266,7 @@ impl PodTask {
             self.tell(Report::Clean);
             return Ok(None);
         };
-        if !place.is_touched().await? {
+        if !place.is_touched(&self.settings.installer).await? {
             self.tell(Report::Clean);
             return Ok(None);
         }

@@ -235,9 +235,11 @@ impl Hub {
 
     /// A pod begins to leave the mesh.
     pub fn release(&mut self, uid: &PodUid) -> Vec<Effect> {
-        if let Some(pod) = self.pods.get_mut(uid) {
-            pod.releasing = true;
-        }
+        let Some(pod) = self.pods.get_mut(uid) else {
+            // Expected at the start, and not selected any more before it was offered to anybody.
+            return self.cannot(uid);
+        };
+        pod.releasing = true;
         self.broadcast(uid, |session| _ = session.relaying.remove(uid), || ToProxy::Release { uid: uid.clone() })
     }
 

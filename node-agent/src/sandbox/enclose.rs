@@ -71,7 +71,19 @@ impl Enclosure {
     /// Both walls stand.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.files.is_ok() && self.calls.is_ok()
+        self.has_files() && self.has_calls()
+    }
+
+    /// The wall around files stands (Landlock).
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.files.is_ok()
+    }
+
+    /// The filter of calls stands (seccomp).
+    #[must_use]
+    pub fn has_calls(&self) -> bool {
+        self.calls.is_ok()
     }
 }
 

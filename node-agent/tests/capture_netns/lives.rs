@@ -131,6 +131,32 @@ fn killed_while_a_pod_leaves_its_successor_waits_for_what_is_relayed() {
     });
 }
 
+/// Found by the simulation: rules whose policy rule is gone close a pod, and were taken for none.
+#[test]
+fn a_pod_whose_route_was_taken_away_while_nobody_looked_is_freed_all_the_same() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let installer = &installers()[0];
+    let pod = lab.pod(1, "cart").unwrap();
+    run(async {
+        let half = Half::start(&lab, vec![spec(&pod)], false);
+        half.until_state("cart", PodState::Captured).await;
+        half.kill().await;
+        let damage = "ip rule del pref 32764; ip -6 rule del pref 32764";
+        assert!(pod.command("sh").args(["-c", damage]).status().unwrap().success());
+        assert_eq!(phase(&pod, installer), Some(Phase::Steady));
+        let half = Half::start(&lab, vec![plain(&pod)], false);
+        let left = || pod.run(|| installer.count(Ipv6::Usable)).unwrap().unwrap();
+        let freed = async {
+            while left() > 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(2 * DEADLINE, freed).await.expect("its rules are taken out");
+        half.end().await;
+    });
+}
+
 #[test]
 fn a_leaving_pod_is_not_freed_before_it_has_settled_however_short_the_grace() {
     enter_or_skip!();

@@ -15,7 +15,7 @@ use weft_node_agent::telemetry::Direction;
 use crate::world::{APP_PORT, call, soon};
 use crate::{CART, Pair, WEB, local, policy, two_nodes};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that an attacker sends at most: thousands of frames, far beyond any budget.
 const FLOOD: usize = 1 << 20;
 /// Bytes of answer for each byte of attack: every frame may be answered by one of about its size, none by more.
@@ -134,10 +134,10 @@ async fn an_attack_costs_little_and_harms_nobody_else(#[case] attack: Attack, #[
     .await;
 }
 
-type Attacker = tls::ClientStream<tokio::net::TcpStream>;
+pub(crate) type Attacker = tls::ClientStream<tokio::net::TcpStream>;
 
 /// TLS to the tunnel port of `cart`, as a workload of that name.
-async fn attacker(pair: &Pair, name: &str) -> Attacker {
+pub(crate) async fn attacker(pair: &Pair, name: &str) -> Attacker {
     let own = SpiffeId::new("cluster.local", "shop", name).unwrap();
     let cart = SpiffeId::new("cluster.local", "shop", "cart").unwrap();
     let config = tls::client_config(&pair.world.credentials(&own), &[cart]).unwrap();

@@ -9,6 +9,7 @@ mod certificates;
 mod issuer;
 mod limits;
 mod panics;
+mod slow;
 mod world;
 
 use std::io::ErrorKind;

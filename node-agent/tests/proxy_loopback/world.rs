@@ -49,6 +49,8 @@ pub(crate) struct World {
     seen: Vec<ConnectionRecord>,
     /// Of agents that are started from now on.
     pub(crate) limits: Limits,
+    /// Of agents that are started from now on: for how long a peer may take to introduce itself.
+    pub(crate) handshake_timeout: Duration,
 }
 
 /// One worker of one agent.
@@ -73,7 +75,9 @@ impl World {
         let issuer = Arc::new(issuer);
         let (mesh, reader) = channel(Mesh::default());
         let (telemetry, records) = Telemetry::new();
-        Self { net, mesh, reader, issuer, telemetry, records, seen: Vec::new(), limits: Limits::default() }
+        let handshake_timeout = ProxySettings::default().handshake_timeout;
+        let (seen, limits) = (Vec::new(), Limits::default());
+        Self { net, mesh, reader, issuer, telemetry, records, seen, limits, handshake_timeout }
     }
 
     /// The `last`-th address.
@@ -131,6 +135,7 @@ impl World {
         let settings = ProxySettings {
             workload_wait: Duration::from_secs(2),
             limits: self.limits.clone(),
+            handshake_timeout: self.handshake_timeout,
             ..ProxySettings::default()
         };
         let environment = Environment {

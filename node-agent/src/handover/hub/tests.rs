@@ -152,6 +152,15 @@ fn a_snapshot_waits_for_the_pods_of_the_start() {
 }
 
 /// A capture half that was killed and is back refused the connections of those pods for some milliseconds.
+/// Found by the simulation: the snapshot waited until the pod had left for good.
+#[test]
+fn a_pod_that_leaves_before_it_was_offered_does_not_hold_up_the_snapshot() {
+    let mut hub = Hub::new("one");
+    assert!(hub.expect(["a".into()].into()).is_empty());
+    assert!(hello(&mut hub, 1, 1).is_empty(), "it is awaited");
+    assert_eq!(words(hub.release(&"a".into())), ["1 snapshot"]);
+}
+
 #[test]
 fn who_asks_before_a_pod_is_made_waits_for_it() {
     let ask = |hub: &mut Hub, uid: &str| {
