@@ -45,6 +45,8 @@ const UNHELD: f64 = f64::INFINITY;
 /// Memory that may be left of the agents after all of this, beyond what fresh ones have: the allocator's pages in part use, and
 /// what has grown for good (tables, the kernel's buffers are not in it). 48 MiB for four processes.
 const LEFT: u64 = 48 << 20;
+/// When the allocator has given back what nobody uses: it does so over 10 s.
+const GIVE_BACK: Duration = Duration::from_secs(15);
 /// Mebibyte.
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
@@ -67,6 +69,7 @@ pub(super) fn crowd(flags: &SoakFlags, say: &dyn Fn(&str)) -> Result<()> {
         say(&finding.text);
         findings.push(finding);
     }
+    wait::pause(GIVE_BACK);
     let left = wait::eventually(RECOVERY, "memory is given back", || {
         let now = hall.memory()?;
         ensure!(now <= fresh + LEFT, "{} are left of both agents, {} when fresh", megabytes(now), megabytes(fresh));

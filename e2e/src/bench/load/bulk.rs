@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use super::closed::connect;
 use super::drive::{Control, PATIENCE, Tally, Work};
-use super::server::Seen;
+use super::seen::Seen;
 
 /// One stream, as fast as it goes, in pieces of that many bytes; the server counts them.
 #[must_use]

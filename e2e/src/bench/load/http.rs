@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::drive::{PATIENCE, Tally, Work};
-use super::server::Seen;
+use super::seen::Seen;
 use super::wire::BODY;
 
 /// Answers, on `loops` threads that take what `listener` accepts in turn; ends when the listener is shut down.

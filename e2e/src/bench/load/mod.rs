@@ -9,6 +9,7 @@ pub mod closed;
 pub mod drive;
 pub mod held;
 pub mod http;
+mod seen;
 pub mod server;
 pub mod wire;
 

@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -14,6 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 use weft_testkit::netns::in_netns;
 
+use super::seen::Seen;
 use super::wire::{answer_bytes, replies};
 use super::{bulk, http};
 
@@ -36,15 +37,6 @@ const BACKLOG: i32 = 4096;
 const SCRATCH: usize = 16 << 10;
 /// Tokens below this are listeners.
 const FIRST_CONNECTION: usize = 16;
-
-/// What the server has seen.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    pub(super) bytes: AtomicU64,
-    pub(super) open: AtomicI64,
-    pub(super) accepted: AtomicU64,
-    over: AtomicBool,
-}
 
 /// A running server; its threads end with it.
 #[derive(Debug)]
