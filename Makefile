@@ -2,7 +2,7 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Cases per property in `make fuzz` (256 in `make test`).
-CASES ?= 20000
+CASES ?= 5000
 # For how long `make fuzz` tries each fuzz target, in seconds. (`SECONDS` itself is the shell's: `make fuzz SECONDS=60`.)
 SECONDS_EACH := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),10)
 # More words for `make bench`, such as BENCH=--quick (weft-bench --help).
@@ -60,9 +60,10 @@ lint: ## formatting, clippy, the architecture test; shellcheck and cargo-deny wh
 fmt: ## format the code
 	cargo fmt --all
 
-fuzz: ## each fuzz target for SECONDS (10) from its seeds, then all property tests with many more cases (CASES=20000)
+fuzz: ## each fuzz target for SECONDS (10) from its seeds, then all property tests with many more cases (CASES=5000)
 	cargo run -p weft-fuzz --locked -- run --seconds $(SECONDS_EACH)
-	PROPTEST_CASES=$(CASES) cargo test $(WORKSPACE) --exclude weft-testkit --exclude weft-e2e --exclude weft-fuzz --lib --bins --tests
+	PROPTEST_CASES=$(CASES) cargo test $(WORKSPACE) --exclude weft-testkit --exclude weft-e2e --exclude weft-fuzz --lib --bins
+	PROPTEST_CASES=$(CASES) cargo test --locked -p weft-identity --test stream
 
 bench: ## Weft against the direct path, two nodes and same node, in one interleaved run of release builds; some minutes
 	@.ci/setup
