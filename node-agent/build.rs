@@ -9,6 +9,23 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
 
+/// Objects of aws-lc's assembler that a handshake and its records run: they have no section for each function.
+const ASSEMBLED: [&str; 13] = [
+    "mlkem*_asm",
+    "curve25519*",
+    "bignum*25519",
+    "sha3_*",
+    "sha256-*",
+    "sha512-*",
+    "p256*",
+    "bignum_montinv_p256",
+    "rdrand-*",
+    "x86_64-mont",
+    "aesni-x86_64",
+    "ghash-x86_64",
+    "aesni-gcm-*",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=layout.txt");
     let of_cargo = |name| env::var_os(name).ok_or("cargo runs this");
@@ -21,6 +38,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", script.display());
     // 24 bytes for each of 20,000 pointers, all read at start and never again, become a bit or two.
     println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    // gcc's unwinder within the program: its library would be one more file to map.
+    let libraries = Path::new(&of_cargo("OUT_DIR")?).join("libraries");
+    fs::create_dir_all(&libraries)?;
+    fs::write(libraries.join("libgcc_s.so"), "INPUT(-l:libgcc_eh.a -l:libgcc.a)\n")?;
+    println!("cargo:rustc-link-search=native={}", libraries.display());
     Ok(())
 }
 
@@ -32,6 +54,9 @@ fn linker_script(names: &str) -> Result<String, std::fmt::Error> {
     let mut script = String::from("SECTIONS\n{\n  .text.used :\n  {\n");
     for name in &names {
         writeln!(script, "    *(.text.{name} .text.unlikely.{name})")?;
+    }
+    for object in ASSEMBLED {
+        writeln!(script, "    *aws_lc_sys*:*-{object}.o(.text)")?;
     }
     for name in &names {
         if let Some(stem) = stem(name) {

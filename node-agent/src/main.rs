@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use tikv_jemalloc_ctl::{Access, AsName};
 use weft_node_agent::config::{Arguments, CommonOptions, Half, OneHalf, ProxyOptions};
 use weft_node_agent::{capture_half, control, limits, privileges, sandbox, supervise};
 use weft_runtime::logging;
@@ -57,11 +58,20 @@ fn serve_as_proxy(common: CommonOptions, options: ProxyOptions, standing: privil
     runtime.block_on(control::run_proxy(common, options, logging, &enclosure))
 }
 
+/// How long the allocator keeps free pages for somebody who wants them again: jemalloc's `dirty_decay_ms`, which is 10,000 by itself. What a
+/// start or a burst of connections needed is given back after it.
+const KEEP_FREE_PAGES_MS: isize = 1_000;
+
 /// The allocator gives pages back only while somebody allocates, and after a load nobody does: 10,000 connections had left
-/// 47 MB behind for as long as one looked. A thread of its own gives them back within 10 s (jemalloc's `dirty_decay_ms`).
+/// 47 MB behind for as long as one looked. A thread of its own gives them back, and soon.
 fn give_memory_back() {
     let one = tikv_jemalloc_ctl::max_background_threads::write(1);
-    if let Err(error) = one.and_then(|()| tikv_jemalloc_ctl::background_thread::write(true)) {
+    // Of the arenas that there will be, and of the one that there is.
+    let soon = || {
+        b"arenas.dirty_decay_ms\0".name().write(KEEP_FREE_PAGES_MS)?;
+        b"arena.0.dirty_decay_ms\0".name().write(KEEP_FREE_PAGES_MS)
+    };
+    if let Err(error) = one.and_then(|()| tikv_jemalloc_ctl::background_thread::write(true)).and_then(|()| soon()) {
         tracing::warn!(%error, "memory that is free will be given back late");
     }
 }
