@@ -199,9 +199,7 @@ fn the_capture_half_dies_and_returns() {
     let (mut world, cast) = World::enrolled(&Extra::default()).unwrap();
     let mut checks = Checks::default();
     checks.check("kill -9 of both capture halves, again and again: traffic goes on, pods are adopted again", || {
-        // The new capture half brings listeners of its own. Most connections whose handshake is under way in the moment
-        // in which the old ones are closed go over to them (net.ipv4.tcp_migrate_req); the others are reset: rare, never
-        // refused.
+        // The proxy brings the new capture half the listeners that it has: none is closed, no connection is lost.
         let loads = Loads::start(&cast.client, cast.far_vip)?;
         for _ in 0..KILLS {
             for agent in &mut world.mesh().agents {
@@ -219,11 +217,7 @@ fn the_capture_half_dies_and_returns() {
             })?;
             loads.go_on()?;
         }
-        let (new, kept) = loads.end();
-        kept.assert_clean().context("kept connections")?;
-        let bad = new.failures.iter().any(|failure| !failure.error.contains("reset"));
-        ensure!(new.failed <= 2 && !bad, "{:?}", new.failures);
-        Ok(())
+        loads.end_clean()
     });
     checks.check("pods are served as before, nothing in plain meanwhile", || {
         world.wait_in_mesh(&["client", "near", "far", "other"], true)?;

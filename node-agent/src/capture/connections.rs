@@ -19,6 +19,7 @@ use super::{
     mark,
     socket::Ipv6,
 };
+use crate::handover::Family;
 
 /// The kernel fills at most this much of a datagram of a list (NLMSG_GOODSIZE is one page; lists use up to 32 KiB).
 const DATAGRAM: usize = 64 * 1024;
@@ -42,10 +43,24 @@ pub enum ConnectionsError {
 /// # Errors
 /// [`ConnectionsError::List`].
 pub fn of_application(ipv6: Ipv6) -> Result<Vec<TcpSocket>, ConnectionsError> {
+    Ok(not_relayed(list(ipv6, diag::list_request)?))
+}
+
+/// Listeners with our mark, whoever has them open.
+///
+/// # Errors
+/// [`ConnectionsError::List`].
+pub fn of_agent_listening(ipv6: Ipv6) -> Result<Vec<TcpSocket>, ConnectionsError> {
+    let mut all = list(ipv6, diag::listeners_request)?;
+    all.retain(|socket| socket.mark & mark::OURS.mask == mark::OURS.value);
+    Ok(all)
+}
+
+fn list(ipv6: Ipv6, request: impl Fn(Family) -> Vec<u8>) -> Result<Vec<TcpSocket>, ConnectionsError> {
     let channel = open()?;
     let mut all = Vec::new();
     for family in ipv6.guarded() {
-        transmit(&channel, &diag::list_request(*family))?;
+        transmit(&channel, &request(*family))?;
         loop {
             let answer = receive(&channel)?;
             all.extend(answer.sockets);
@@ -56,7 +71,7 @@ pub fn of_application(ipv6: Ipv6) -> Result<Vec<TcpSocket>, ConnectionsError> {
             }
         }
     }
-    Ok(not_relayed(all))
+    Ok(all)
 }
 
 /// A captured connection has both ends in the pod: the agent's socket carries our mark and the same addresses reversed.

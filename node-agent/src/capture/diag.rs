@@ -27,6 +27,9 @@ const MESSAGE: usize = 72;
 /// Bit n is state n of include/net/tcp_states.h; NEW_SYN_RECV is 12.
 pub const LIVE_STATES: u32 = 0b1_1011_0011_1110;
 
+/// LISTEN alone.
+const LISTEN_STATE: u32 = 1 << 10;
+
 /// One TCP socket of the kernel's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpSocket {
@@ -42,6 +45,15 @@ pub struct TcpSocket {
 }
 
 impl TcpSocket {
+    /// A listener with our mark, for tables of tests.
+    #[cfg(test)]
+    pub(super) fn listening(local: SocketAddr, cookie: u64) -> Self {
+        let mut id = [0; SOCKET_ID];
+        id[40..48].copy_from_slice(&cookie.to_ne_bytes());
+        let (family, remote) = (if local.is_ipv4() { 2 } else { 10 }, SocketAddr::from(([0, 0, 0, 0], 0)));
+        Self { id, family, local, remote, mark: super::mark::OURS.value }
+    }
+
     /// Tells this socket from every other, also a later one of the same addresses.
     #[must_use]
     pub fn cookie(&self) -> u64 {
@@ -65,6 +77,13 @@ pub struct Answer {
 pub fn list_request(family: Family) -> Vec<u8> {
     let family = if family == Family::V4 { 2 } else { 10 };
     request(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, family, LIVE_STATES, &[0; SOCKET_ID])
+}
+
+/// Asks for every listening TCP socket of a family.
+#[must_use]
+pub fn listeners_request(family: Family) -> Vec<u8> {
+    let family = if family == Family::V4 { 2 } else { 10 };
+    request(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, family, LISTEN_STATE, &[0; SOCKET_ID])
 }
 
 /// Asks to abort one socket: its owner gets ECONNABORTED, the other end a reset.

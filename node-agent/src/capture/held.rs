@@ -5,6 +5,7 @@ use std::{os::fd::OwnedFd, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    adopt::{self, Claim},
     alarm::{Alarm, Subscriptions},
     connections,
     course::{self, InHand, Standing},
@@ -52,11 +53,19 @@ impl Place {
         Ok(self.thread.run(look).await??)
     }
 
-    /// Makes listeners, and says which rules stand. Changes no rule.
+    /// Whether somebody, who can only be a proxy, has listeners of an earlier life of the capture half. Where the kernel has
+    /// no list of sockets they cannot be proven to be the pod's either, and are replaced.
+    pub(super) async fn has_listeners(&self) -> Result<bool, CaptureError> {
+        let look = || connections::of_agent_listening(Ipv6::detect()).is_ok_and(|found| !found.is_empty());
+        Ok(self.thread.run(look).await?)
+    }
+
+    /// Makes listeners, or keeps those of the claim, and says which rules stand. Changes no rule.
     pub(super) async fn hold(
         &self,
         settings: &PodSettings,
         workers: usize,
+        claim: Claim,
     ) -> Result<(Held, Option<Standing>), CaptureError> {
         let installer = settings.installer.clone();
         let make = move || -> Result<_, CaptureError> {
@@ -66,7 +75,7 @@ impl Place {
             }
             // Before anything is looked at, so that no change in between is missed.
             let subscriptions = Subscriptions::make();
-            let listeners = Listeners::open(workers, ipv6.families())?;
+            let listeners = adopt::open(&claim, workers, ipv6)?;
             let standing = installer.standing(listeners.ports, ipv6)?;
             let joining = Joining { installer, ports: listeners.ports, ipv6 };
             Ok((subscriptions, listeners, joining, standing))

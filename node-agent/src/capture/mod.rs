@@ -9,13 +9,14 @@
 //! | [`course`] | which act follows when a pod joins or leaves (pure) |
 //! | [`program`], [`routes`], [`install`] | put them into the kernel, read them back |
 //! | [`netns`] | a thread inside a pod's namespace |
-//! | [`socket`], [`batch`] | listeners and dial sockets |
+//! | [`socket`], [`batch`], `adopt` | listeners and dial sockets; listeners that a proxy brings back |
 //! | [`diag`], [`connections`], [`join`] | connections that are already there; joining and leaving |
 //! | [`alarm`] | the kernel's word that rules or routes have changed |
 //! | `held`, `order`, `pod` | one pod's namespace, what is told and told back, the task |
 //! | `steward`, [`serve`], [`settings`] | what is in hand; the loop that joins source, pods and proxies |
 //! | [`source`], [`status`], [`privileges`], [`command`] | directory of YAML; what is shown; what is given up; the program |
 
+mod adopt;
 pub mod alarm;
 pub mod batch;
 pub mod command;

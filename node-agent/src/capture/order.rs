@@ -3,6 +3,7 @@
 use std::{os::fd::OwnedFd, time::Duration};
 
 use super::{
+    adopt::Claim,
     install::Installer,
     join::CaptureError,
     ruleset::Phase,
@@ -24,6 +25,8 @@ pub(super) struct PodSettings {
     pub(super) settle: Duration,
     pub(super) audit_interval: Duration,
     pub(super) on_failure: OnFailure,
+    /// How long a proxy that holds listeners from an earlier life of this half has to bring them.
+    pub(super) await_holder: Duration,
 }
 
 /// What a pod's task is told.
@@ -31,6 +34,8 @@ pub(super) struct PodSettings {
 pub(super) enum Command {
     /// Capture it, or take a change of it over.
     Capture(PodSpec),
+    /// A proxy holds these listeners from an earlier life of the capture half.
+    Adopt(Claim),
     /// The proxy has this many workers now.
     Workers(usize),
     /// Make dial sockets.

@@ -11,6 +11,7 @@ use tokio::{
 use weft_runtime::backoff::{self, Backoff};
 
 use super::{
+    adopt::Claim,
     alarm::Pace,
     batch::BatchSize,
     course::{Act, Standing},
@@ -31,6 +32,8 @@ const OLD_POLL: Duration = Duration::from_millis(500);
 /// How often it is looked whether the pod's name leads to another namespace by now, which nobody announces. One look takes
 /// some 20 us.
 const PLACE_POLL: Duration = Duration::from_secs(1);
+/// How often it is looked whether a proxy still has listeners that it has not brought: bringing them ends the wait at once.
+const HOLDER_POLL: Duration = Duration::from_millis(100);
 /// A permissive pod is closed after this many failures in a row: the first may be a moment's lack of descriptors, and a
 /// running pod's connections are worth a second attempt 100 ms later.
 const PATIENCE: u32 = 2;
@@ -61,6 +64,10 @@ pub(super) struct PodTask {
     next_audit: Instant,
     pace: Pace,
     batches: BTreeMap<Family, BatchSize>,
+    /// Listeners that a proxy brought, until they are taken.
+    claim: Claim,
+    /// Until then they are waited for.
+    claim_by: Instant,
 }
 
 impl PodTask {
@@ -71,6 +78,8 @@ impl PodTask {
         reports: mpsc::UnboundedSender<(PodUid, Report)>,
     ) -> Self {
         Self {
+            claim: Claim::new(),
+            claim_by: Instant::now() + settings.await_holder,
             spec,
             workers,
             settings,
@@ -119,6 +128,12 @@ impl PodTask {
                     self.pursue(Goal::Examined).await;
                 }
                 Some(Command::Finish) => self.pursue(Goal::Clean).await,
+                Some(Command::Adopt(claim)) => {
+                    if self.held.is_none() && self.claim.is_empty() {
+                        self.claim = claim;
+                        self.due = self.due.map(|_| Instant::now());
+                    }
+                }
                 Some(Command::Workers(workers)) => self.resize(workers).await,
                 Some(Command::Sockets(session, family, count)) => self.dial(session, family, count).await,
             }
@@ -182,7 +197,11 @@ impl PodTask {
         }
         let (strict, failed) = (self.spec.strict, self.failures > 0);
         match &mut self.held {
-            None => self.begin().await?,
+            None => {
+                if !self.begin().await? {
+                    return Ok(Some(Instant::now() + HOLDER_POLL));
+                }
+            }
             Some(held) => match held.now(strict, failed).joining() {
                 Act::Join => held.join(strict, Some(Standing::Whole(held.phase)), &self.settings).await?,
                 Act::Close => held.close(self.settings.enrol_deadline).await?,
@@ -200,8 +219,12 @@ impl PodTask {
         Ok(Some(next.min(self.next_audit)))
     }
 
-    async fn begin(&mut self) -> Result<(), CaptureError> {
+    /// False: listeners are to be brought first.
+    async fn begin(&mut self) -> Result<bool, CaptureError> {
         let place = Place::enter(&self.spec).await?;
+        if self.awaits_holder(&place).await? {
+            return Ok(false);
+        }
         let begun = self.take(&place).await;
         if begun.is_err() && self.must_close() {
             match place.close(&self.settings.installer).await {
@@ -209,13 +232,27 @@ impl PodTask {
                 Err(error) => tracing::error!(pod = %self.spec.uid, %error, "cannot be closed either"),
             }
         }
-        begun
+        begun.map(|()| true)
+    }
+
+    /// A second set of listeners beside one that a proxy still serves would get a share of the calls, and lose it with one
+    /// of the two.
+    async fn awaits_holder(&self, place: &Place) -> Result<bool, CaptureError> {
+        if !self.claim.is_empty() || self.settings.await_holder.is_zero() || !place.has_listeners().await? {
+            return Ok(false);
+        }
+        let waits = Instant::now() < self.claim_by;
+        if !waits {
+            tracing::warn!(pod = %self.spec.uid, "nobody brings the listeners that are there: makes others");
+        }
+        Ok(waits)
     }
 
     /// Nothing is held unless all of it succeeds: the next attempt would take the rules for standing.
     async fn take(&mut self, place: &Place) -> Result<(), CaptureError> {
-        let (mut held, standing) = place.hold(&self.settings, self.workers).await?;
+        let (mut held, standing) = place.hold(&self.settings, self.workers, self.claim.clone()).await?;
         held.join(self.spec.strict, standing, &self.settings).await?;
+        self.claim.clear();
         (self.held, self.closed) = (Some(held), false);
         self.next_audit = Instant::now() + self.settings.audit_interval;
         Ok(())
@@ -270,7 +307,11 @@ impl PodTask {
             self.tell(Report::Clean);
             return Ok(None);
         }
-        if let Ok((mut held, Some(Standing::Whole(phase)))) = place.hold(&self.settings, self.workers).await {
+        if self.awaits_holder(&place).await? {
+            return Ok(Some(Instant::now() + HOLDER_POLL));
+        }
+        let claim = std::mem::take(&mut self.claim);
+        if let Ok((mut held, Some(Standing::Whole(phase)))) = place.hold(&self.settings, self.workers, claim).await {
             held.phase = phase;
             let begun = held.leaves();
             self.goal = Goal::Releasing;

@@ -14,7 +14,10 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
-use super::mark::{self, CapturePorts, HBONE_PORT, listen_address};
+use super::{
+    diag::TcpSocket,
+    mark::{self, CapturePorts, HBONE_PORT, listen_address},
+};
 use crate::handover::{Family, ListenerRole, ListenerTag};
 
 /// Connections that wait for a proxy: as many as the kernel's own default limit (net.core.somaxconn) allows, since the
@@ -22,7 +25,7 @@ use crate::handover::{Family, ListenerRole, ListenerTag};
 const BACKLOG: i32 = 4096;
 
 /// Keepalive: 180 s idle, 15 s between probes, 4 probes: the reasons are in `worker/sockets.rs`.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(180), Duration::from_secs(15), 4);
+pub(super) const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(180), Duration::from_secs(15), 4);
 
 /// Other ports are tried in steps of this size: 15101, 15201, ... stay near what people know from `ss`.
 const PORT_STEP: u16 = 100;
@@ -130,12 +133,56 @@ impl Listeners {
     /// [`SocketError`]; nothing is left open then.
     pub fn open(workers: usize, families: &[Family]) -> Result<Self, SocketError> {
         let ports = CapturePorts {
-            outbound: free_port(ListenerRole::Outbound, CapturePorts::default().outbound, families)?,
-            inbound: free_port(ListenerRole::Inbound, CapturePorts::default().inbound, families)?,
+            outbound: free_port(ListenerRole::Outbound, families)?,
+            inbound: free_port(ListenerRole::Inbound, families)?,
         };
         let mut listeners = Self { ports, all: Vec::new() };
         listeners.resize(workers, families)?;
         Ok(listeners)
+    }
+
+    /// Sets around listeners that are there already (`there`: all of ours in this namespace, with their addresses): as many
+    /// as those are for, else `workers`. What is missing is made.
+    ///
+    /// # Errors
+    /// [`SocketError`]; nothing new is left open then.
+    pub(super) fn around(
+        kept: Vec<Listener>,
+        there: &[TcpSocket],
+        workers: usize,
+        families: &[Family],
+    ) -> Result<Self, SocketError> {
+        let port = |role| {
+            let of_role = kept.iter().find(|listener| listener.tag.role == role)?;
+            let cookie = SockRef::from(&*of_role.socket).cookie().ok()?;
+            there.iter().find(|socket| socket.cookie() == cookie).map(|socket| socket.local.port())
+        };
+        let known = |role| port(role).map_or_else(|| free_port(role, families), Ok);
+        let ports = CapturePorts { outbound: known(ListenerRole::Outbound)?, inbound: known(ListenerRole::Inbound)? };
+        let mut listeners = Self { ports, all: kept };
+        let wanted = if listeners.all.is_empty() { workers } else { listeners.workers() };
+        listeners.complete(wanted, families)?;
+        Ok(listeners)
+    }
+
+    /// Makes what is missing of so many workers.
+    fn complete(&mut self, workers: usize, families: &[Family]) -> Result<usize, SocketError> {
+        let mut added = Vec::new();
+        for worker in 0..workers {
+            for role in ListenerRole::ALL {
+                for family in families.iter().copied() {
+                    let tag = ListenerTag { worker, role, family };
+                    if !self.all.iter().any(|listener| listener.tag == tag) {
+                        let socket = Arc::new(listen(role, family, self.ports.of(role))?.into());
+                        added.push(Listener { tag, socket });
+                    }
+                }
+            }
+        }
+        let count = added.len();
+        self.all.extend(added);
+        self.all.sort_by_key(|listener| listener.tag);
+        Ok(count)
     }
 
     /// Keeps the sets of the workers that stay, makes those of new ones, closes the rest: a queue that nobody accepts
@@ -144,17 +191,7 @@ impl Listeners {
     /// # Errors
     /// [`SocketError`]; the sets that were there stay.
     pub fn resize(&mut self, workers: usize, families: &[Family]) -> Result<(), SocketError> {
-        let have = self.workers();
-        let mut added = Vec::new();
-        for worker in have..workers {
-            for role in ListenerRole::ALL {
-                for family in families {
-                    let socket = Arc::new(listen(role, *family, self.ports.of(role))?.into());
-                    added.push(Listener { tag: ListenerTag { worker, role, family: *family }, socket });
-                }
-            }
-        }
-        self.all.extend(added);
+        self.complete(workers, families)?;
         self.all.retain(|listener| listener.tag.worker < workers);
         Ok(())
     }
@@ -173,18 +210,7 @@ impl Listeners {
                 mended += 1;
             }
         }
-        let has = |family: &Family| self.all.iter().any(|listener| listener.tag.family == *family);
-        let missing: Vec<_> = families.iter().filter(|family| !has(family)).collect();
-        for family in missing {
-            for worker in 0..self.workers() {
-                for role in ListenerRole::ALL {
-                    let socket = Arc::new(listen(role, *family, self.ports.of(role))?.into());
-                    self.all.push(Listener { tag: ListenerTag { worker, role, family: *family }, socket });
-                    mended += 1;
-                }
-            }
-        }
-        Ok(mended)
+        Ok(mended + self.complete(self.workers(), families)?)
     }
 
     /// Whether these are the very same sockets, not only alike.
@@ -219,9 +245,9 @@ pub fn dial_sockets(family: Family, count: usize) -> Result<Vec<OwnedFd>, Socket
 }
 
 /// The first port that both families can listen on.
-fn free_port(role: ListenerRole, usual: u16, families: &[Family]) -> Result<u16, SocketError> {
-    let candidates = (0..PORT_ATTEMPTS).map(|attempt| usual + attempt * PORT_STEP);
-    for port in candidates {
+fn free_port(role: ListenerRole, families: &[Family]) -> Result<u16, SocketError> {
+    let usual = CapturePorts::default().of(role);
+    for port in candidates(role) {
         match families.iter().try_for_each(|family| listen(role, *family, port).map(drop)) {
             Ok(()) => return Ok(port),
             Err(SocketError::Io(error)) if error.kind() == io::ErrorKind::AddrInUse => {}
@@ -229,6 +255,16 @@ fn free_port(role: ListenerRole, usual: u16, families: &[Family]) -> Result<u16,
         }
     }
     Err(SocketError::NoPort { role, first: usual, last: usual + (PORT_ATTEMPTS - 1) * PORT_STEP })
+}
+
+fn candidates(role: ListenerRole) -> impl Iterator<Item = u16> {
+    let usual = CapturePorts::default().of(role);
+    (0..PORT_ATTEMPTS).map(move |attempt| usual + attempt * PORT_STEP)
+}
+
+/// Whether a listener of captured traffic may have this port.
+pub(super) fn is_candidate(role: ListenerRole, port: u16) -> bool {
+    candidates(role).any(|candidate| candidate == port)
 }
 
 fn listen(role: ListenerRole, family: Family, port: u16) -> Result<Socket, SocketError> {

@@ -10,6 +10,7 @@ use std::{
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
+    adopt::Claim,
     install::Installer,
     join::CaptureError,
     order::{Command, Left, PodSettings, Report},
@@ -45,6 +46,13 @@ const NO_PROXY: Duration = Duration::from_secs(5);
 /// every 500 ms.
 const COUNTED: Duration = Duration::from_secs(1);
 
+/// How long listeners that are found in a pod at the start of this half are left alone, so that the proxy that has them can
+/// bring them: it tries to reach this half every two seconds at least.
+const HOLDER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Pods whose listeners are kept for a list of pods that has not come yet: more than a node has.
+const MAX_CLAIMS: usize = 1000;
+
 struct Pod {
     spec: PodSpec,
     stage: StageNow,
@@ -69,6 +77,8 @@ pub(super) struct Steward {
     hub: Hub,
     queues: BTreeMap<SessionId, mpsc::Sender<Outgoing>>,
     workers: usize,
+    /// What proxies brought before the first list; none afterwards.
+    claims: Option<BTreeMap<PodUid, Claim>>,
     pub(super) tasks: JoinSet<()>,
     shown: CaptureStatus,
 }
@@ -86,7 +96,15 @@ impl Steward {
         Self {
             hub: Hub::new(&settings.node),
             workers: settings.workers,
-            pod_settings: PodSettings { installer, enrol_deadline, settle, audit_interval, on_failure },
+            pod_settings: PodSettings {
+                installer,
+                enrol_deadline,
+                settle,
+                audit_interval,
+                on_failure,
+                await_holder: HOLDER_PATIENCE,
+            },
+            claims: Some(BTreeMap::new()),
             settings,
             status,
             reports,
@@ -111,6 +129,9 @@ impl Steward {
         for action in plan(wanted, &present, self.settings.release) {
             self.act(action);
         }
+        // Whoever comes later finds no listeners of an earlier life of this half.
+        self.claims = None;
+        self.pod_settings.await_holder = Duration::ZERO;
         let unplaced = |uid: &PodUid| wanted.iter().any(|spec| spec.uid == *uid && spec.enrolled);
         self.status.change(|status| {
             status.pods.retain(|uid, pod| pod.state != PodState::Waiting || unplaced(uid));
@@ -191,6 +212,9 @@ impl Steward {
                 self.settings.audit_interval.max(AUDIT_SHARE * u32::try_from(self.pods.len()).unwrap_or(u32::MAX));
             let settings = PodSettings { audit_interval: interval, ..self.pod_settings.clone() };
             let task = PodTask::new(spec.clone(), self.workers, Arc::new(settings), self.reports.clone());
+            if let Some(claim) = self.claims.as_mut().and_then(|claims| claims.remove(&uid)) {
+                let _received_by_the_task = commands.send(Command::Adopt(claim));
+            }
             let _received_by_the_task = commands.send(command(spec.clone()));
             self.tasks.spawn(task.run(received));
             self.pods.insert(uid.clone(), Pod { spec: spec.clone(), stage, commands, offered: None });
@@ -316,6 +340,13 @@ impl Steward {
                 Vec::new()
             }
             FromProxy::Said(id, message) => self.hub.said(id, message),
+            FromProxy::Holds(id, uid, listeners) => {
+                if self.hub.has_greeted(id) {
+                    let claim = listeners.into_iter().map(|(tag, socket)| (tag, Arc::new(socket))).collect();
+                    self.claimed(uid, claim);
+                }
+                Vec::new()
+            }
             FromProxy::Gone(id, reason) => {
                 tracing::info!(session = id, %reason, "a proxy is gone; its listeners stay open");
                 self.queues.remove(&id);
@@ -323,6 +354,15 @@ impl Steward {
             }
         };
         self.perform(effects);
+    }
+
+    /// Of two proxies the first is believed: where both serve a pod, they have the same sockets.
+    fn claimed(&mut self, uid: PodUid, claim: Claim) {
+        match (&mut self.claims, self.pods.get(&uid)) {
+            (_, Some(pod)) => _ = pod.commands.send(Command::Adopt(claim)),
+            (Some(claims), None) if claims.len() < MAX_CLAIMS => _ = claims.entry(uid).or_insert(claim),
+            (_, None) => tracing::debug!(pod = %uid, "a proxy has listeners of a pod that is not there"),
+        }
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {

@@ -16,6 +16,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     channel::{Channel, ChannelError},
+    kept::Kept,
     message::{Condition, Family, Hello, ListenerRole, ListenerTag, MAX_SOCKETS, PodInfo, ToCapture, ToProxy},
 };
 use crate::pods::PodUid;
@@ -165,6 +166,8 @@ fn start(channel: Option<Channel>, path: PathBuf, hello: Hello) -> (mpsc::Receiv
         requests: request_receiver,
         relaying: BTreeMap::new(),
         draining: false,
+        kept: Kept::default(),
+        fruitful: false,
     };
     tokio::spawn(client.run(channel));
     (events, HandoverHandle { requests })
@@ -183,6 +186,9 @@ struct Client {
     requests: mpsc::UnboundedReceiver<ToCapture>,
     relaying: BTreeMap<PodUid, u64>,
     draining: bool,
+    kept: Kept,
+    /// The last conversation came to the end of its snapshot.
+    fruitful: bool,
 }
 
 impl Client {
@@ -193,8 +199,9 @@ impl Client {
                 Some(channel) => {
                     let begun = Instant::now();
                     let end = self.converse(channel).await;
-                    // A capture half that hangs up at once (another node's, another version's) is no reason to hurry.
-                    if begun.elapsed() >= RECONNECT.1 {
+                    // A capture half that hangs up at once (another node's, another version's) is no reason to hurry; one
+                    // that had named every pod and was killed is.
+                    if self.fruitful || begun.elapsed() >= RECONNECT.1 {
                         pause = RECONNECT.0;
                     }
                     end
@@ -236,24 +243,31 @@ impl Client {
             ToCapture::Relaying { uid, count: 0 } => _ = self.relaying.remove(uid),
             ToCapture::Relaying { uid, count } => _ = self.relaying.insert(uid.clone(), *count),
             ToCapture::Draining => self.draining = true,
-            ToCapture::Hello(_) | ToCapture::Ack { .. } | ToCapture::WantSockets { .. } => {}
+            ToCapture::Hello(_) | ToCapture::Holds { .. } | ToCapture::Ack { .. } | ToCapture::WantSockets { .. } => {}
         }
     }
 
     async fn converse(&mut self, channel: Channel) -> End {
+        self.fruitful = false;
         let counts = self.relaying.iter().map(|(uid, count)| ToCapture::Relaying { uid: uid.clone(), count: *count });
         let draining = self.draining.then_some(ToCapture::Draining);
-        let first: Vec<_> =
-            std::iter::once(ToCapture::Hello(self.hello.clone())).chain(draining).chain(counts).collect();
-        for message in first {
-            if let Err(error) = channel.send(&message, &[]).await {
+        let hello = (ToCapture::Hello(self.hello.clone()), Vec::new());
+        let others = draining.into_iter().chain(counts).map(|message| (message, Vec::new()));
+        // The counts first: a pod that leaves is looked at as soon as its listeners are there.
+        let first: Vec<_> = std::iter::once(hello).chain(others).chain(self.kept.said_again()).collect();
+        for (message, descriptors) in first {
+            if let Err(error) = channel.send(&message, &descriptors).await {
                 return End::Lost(error.to_string());
             }
         }
         loop {
             tokio::select! {
                 received = channel.receive::<ToProxy>() => {
-                    let event = received.and_then(|(message, fds)| to_event(message, fds, self.hello.workers));
+                    let event = received.and_then(|(message, descriptors)| {
+                        self.kept.heard(&message, &descriptors);
+                        self.fruitful |= message == ToProxy::SnapshotSent;
+                        to_event(message, descriptors, self.hello.workers)
+                    });
                     match event {
                         Ok(event) => if self.events.send(event).await.is_err() { return End::Proxy },
                         Err(error) => return End::Lost(error.to_string()),

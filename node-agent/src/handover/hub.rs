@@ -120,6 +120,12 @@ impl Hub {
         self.newest.and_then(|newest| self.sessions.get(&newest)).and_then(|session| session.workers)
     }
 
+    /// Whether this proxy said hello, and is of this node.
+    #[must_use]
+    pub fn has_greeted(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.workers.is_some())
+    }
+
     /// How many proxies are connected.
     #[must_use]
     pub fn proxies(&self) -> usize {
@@ -179,6 +185,8 @@ impl Hub {
             }
             (None, ToCapture::Hello(_)) => vec![Effect::Close(id, "the proxy serves another node")],
             (None, _) => vec![Effect::Close(id, "the proxy did not say hello first")],
+            // Descriptors go past the hub, to the task of their pod.
+            (Some(_), ToCapture::Holds { .. }) => Vec::new(),
             (Some(_), ToCapture::Hello(_)) => vec![Effect::Close(id, "the proxy said hello twice")],
             (Some(_), ToCapture::Ack { uid, error }) => {
                 session.unacknowledged.remove(&uid);

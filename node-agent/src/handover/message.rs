@@ -9,7 +9,7 @@ use crate::pods::{PodUid, Uncaptured, UncapturedReason};
 
 /// Version of this protocol. Both halves come from one image, so a difference is an upgrade in progress: the side that
 /// sees it says so and closes; the restarted half then matches.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes of the longest record. A pod with 32 workers needs about 12 KiB; the kernel's default socket buffer
 /// (212992 bytes) takes a record of this size whole.
@@ -202,6 +202,14 @@ pub enum ToProxy {
 pub enum ToCapture {
     /// Must come first, once.
     Hello(Hello),
+    /// Listeners of a pod that this proxy still has from an earlier life of the capture half, one descriptor for each tag.
+    /// Said right after the greeting: what fits is kept, so that a restart of the capture half changes no listener.
+    Holds {
+        /// Which pod.
+        uid: PodUid,
+        /// What the descriptors are.
+        listeners: Vec<ListenerTag>,
+    },
     /// Answer to `Pod`, `Release` and `Remove`.
     Ack {
         /// Which pod.
@@ -259,11 +267,17 @@ impl Message for ToProxy {
 }
 
 impl Message for ToCapture {
-    const KINDS: &'static [&'static str] = &["hello", "ack", "want_sockets", "relaying", "draining"];
+    const KINDS: &'static [&'static str] = &["hello", "holds", "ack", "want_sockets", "relaying", "draining"];
 
     fn check(&self) -> Result<(), MessageError> {
         match self {
             Self::Hello(hello) if hello.workers == 0 || hello.workers > MAX_WORKERS => {
+                Err(MessageError::OutOfRange("workers must be 1 to 40"))
+            }
+            Self::Holds { listeners, .. } if listeners.len() > MAX_DESCRIPTORS => {
+                Err(MessageError::OutOfRange("more listeners than descriptors fit beside a record"))
+            }
+            Self::Holds { listeners, .. } if listeners.iter().any(|tag| tag.worker >= MAX_WORKERS) => {
                 Err(MessageError::OutOfRange("workers must be 1 to 40"))
             }
             Self::WantSockets { count, .. } if *count == 0 || *count > MAX_SOCKETS => {

@@ -6,6 +6,7 @@
 //! ```text
 //! proxy                                   capture
 //! Hello{workers, node}          ->
+//! Holds{uid, listeners} + fds   ->                                        (what it has from an earlier capture half)
 //!                               <-        Pod{info, listeners} + fds      (every captured pod)
 //! Ack{uid}                      ->
 //!                               <-        SnapshotSent                    (what was not named until here is gone)
@@ -20,6 +21,7 @@
 mod channel;
 pub mod client;
 pub mod hub;
+mod kept;
 pub mod message;
 pub mod server;
 

@@ -18,8 +18,9 @@ use tokio::{net::UnixListener, sync::mpsc, task::JoinSet, time::timeout};
 use super::{
     channel::{Channel, ChannelError},
     hub::{Outgoing, SessionId},
-    message::ToCapture,
+    message::{ListenerTag, ToCapture},
 };
+use crate::pods::PodUid;
 
 /// Messages that wait for one proxy: some for each of the 250 pods of a node. A proxy that is further behind is ended and
 /// gets a fresh snapshot when it comes back.
@@ -67,6 +68,8 @@ pub enum FromProxy {
     Connected(SessionId, mpsc::Sender<Outgoing>),
     /// It said something.
     Said(SessionId, ToCapture),
+    /// It has listeners of a pod from an earlier life of this half.
+    Holds(SessionId, PodUid, Vec<(ListenerTag, OwnedFd)>),
     /// It is gone, and why.
     Gone(SessionId, ChannelError),
 }
@@ -202,8 +205,18 @@ async fn converse(id: SessionId, channel: Channel, events: mpsc::Sender<FromProx
 async fn read(id: SessionId, channel: &Channel, events: &mpsc::Sender<FromProxy>) -> ChannelError {
     loop {
         match channel.receive::<ToCapture>().await {
-            Ok((message, _descriptors_that_nobody_wants)) => {
-                if events.send(FromProxy::Said(id, message)).await.is_err() {
+            Ok((message, descriptors)) => {
+                let event = match message {
+                    ToCapture::Holds { listeners, .. } if listeners.len() != descriptors.len() => {
+                        return ChannelError::DescriptorsLost;
+                    }
+                    ToCapture::Holds { uid, listeners } => {
+                        FromProxy::Holds(id, uid, listeners.into_iter().zip(descriptors).collect())
+                    }
+                    // Beside anything else there are none that anybody wants.
+                    message => FromProxy::Said(id, message),
+                };
+                if events.send(event).await.is_err() {
                     return ChannelError::Closed;
                 }
             }

@@ -71,7 +71,7 @@ fn killed_while_a_pod_joins_its_successor_goes_on_where_it_was() {
         half.kill().await;
         assert_eq!(phase(&pod, installer), Some(Phase::EnrolOut), "rules outlive the half");
         let half = Half::start_with(&lab, vec![spec(&pod)], slow(600));
-        assert_eq!(proxy.snapshot().await.len(), 1, "the proxy that lives is given new listeners");
+        assert_eq!(proxy.snapshot().await.len(), 1, "the proxy that lives is given its listeners again");
         assert_eq!(phase(&pod, installer), Some(Phase::EnrolOut));
         half.kill().await;
         let half = Half::start_with(&lab, vec![spec(&pod)], slow(0));

@@ -77,6 +77,7 @@ fn to_capture() -> impl Strategy<Value = ToCapture> {
             born
         })),
         Just(ToCapture::Draining),
+        (uid(), vec(tag(), 0..240)).prop_map(|(uid, listeners)| ToCapture::Holds { uid, listeners }),
         (uid(), option::of(".{0,80}")).prop_map(|(uid, error)| ToCapture::Ack { uid, error }),
         (uid(), family(), 1..=MAX_SOCKETS).prop_map(|(uid, family, count)| ToCapture::WantSockets {
             uid,
@@ -118,14 +119,16 @@ proptest! {
 fn refusals_are_named() {
     let version = br#"{"version":999,"kind":"retire"}"#;
     assert_eq!(decode::<ToProxy>(version), Err(MessageError::Version { found: 999 }));
-    let unknown = br#"{"version":2,"kind":"dance"}"#;
+    let unknown = br#"{"version":3,"kind":"dance"}"#;
     assert_eq!(decode::<ToProxy>(unknown), Err(MessageError::Unknown { kind: "dance".into() }));
     assert!(matches!(decode::<ToProxy>(br#"{"kind":"retire"}"#), Err(MessageError::Malformed(_))));
-    assert!(matches!(decode::<ToProxy>(br#"{"version":2,"kind":"remove"}"#), Err(MessageError::Malformed(_))));
+    assert!(matches!(decode::<ToProxy>(br#"{"version":3,"kind":"remove"}"#), Err(MessageError::Malformed(_))));
     assert!(matches!(decode::<ToProxy>(b"[]"), Err(MessageError::Malformed(_))));
-    let workers = br#"{"version":2,"kind":"hello","workers":0,"node":"a","born":0}"#;
+    let workers = br#"{"version":3,"kind":"hello","workers":0,"node":"a","born":0}"#;
     assert!(matches!(decode::<ToCapture>(workers), Err(MessageError::OutOfRange(_))));
-    let extra = br#"{"version":2,"kind":"remove","uid":"a","more":1}"#;
+    let far = br#"{"version":3,"kind":"holds","uid":"a","listeners":[{"worker":40,"role":"hbone","family":"v4"}]}"#;
+    assert!(matches!(decode::<ToCapture>(far), Err(MessageError::OutOfRange(_))));
+    let extra = br#"{"version":3,"kind":"remove","uid":"a","more":1}"#;
     assert!(matches!(decode::<ToProxy>(extra), Err(MessageError::Malformed(_))));
     assert_eq!(decode::<ToProxy>(&vec![b' '; MAX_RECORD + 1]), Err(MessageError::TooLong(MAX_RECORD + 1)));
 }
