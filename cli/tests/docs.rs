@@ -150,19 +150,26 @@ fn links_lead_somewhere() {
     }
 }
 
-/// In the page of threats every code word with two underscores (but metrics) is the name of a test.
+/// In the page of threats, and in the page of operations after it begins to name tests, every code word with two underscores
+/// (but metrics) is the name of a test.
 #[test]
-fn tests_that_hold_a_threat_exist() {
-    let page = fs::read_to_string(root().join("docs/threats.md")).unwrap();
+fn tests_that_hold_a_threat_or_show_a_fault_exist() {
+    let page = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let operations = page("docs/operations.md");
+    let (_, faults) = operations.split_once("The tests that show it").unwrap();
+    let pages = page("docs/threats.md") + faults;
     let code = sources();
-    let names: BTreeSet<&str> = page
+    let names: BTreeSet<&str> = pages
         .split('`')
         .filter(|word| word.matches('_').count() >= 2 && !word.starts_with("weft_"))
         .filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'))
         .collect();
     assert!(names.len() > 10, "{names:?}");
     for name in names {
-        assert!(code.contains(&format!("fn {name}(")), "docs/threats.md names {name}, which is no test");
+        assert!(
+            code.contains(&format!("fn {name}(")),
+            "docs/threats.md or docs/operations.md names {name}, which is no test"
+        );
     }
 }
 
