@@ -15,7 +15,6 @@ mod ends;
 mod enrol;
 mod faults;
 mod hostile;
-mod kills;
 mod limits;
 mod mixed;
 mod policy;
