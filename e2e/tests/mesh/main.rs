@@ -15,6 +15,7 @@ mod ends;
 mod enrol;
 mod faults;
 mod hostile;
+mod kills;
 mod limits;
 mod mixed;
 mod policy;
