@@ -242,11 +242,11 @@ fn nothing_in_plain(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn joins(hit: Hit) {
-    let mut scene = Scene::new(false).unwrap();
+fn joins(hit: Hit) -> Result<()> {
+    let mut scene = Scene::new(false)?;
     // From outside the mesh and older than the rules: it keeps the pod in the second phase.
-    let old = open(&scene.cast.stranger, at(&scene.late, false, ECHO)).unwrap();
-    talk(&old).unwrap();
+    let old = open(&scene.cast.stranger, at(&scene.late, false, ECHO))?;
+    talk(&old)?;
     let mut checks = Checks::default();
     checks.check("selected while nobody is there: captured by the successor", || {
         scene.kill9(hit.victims)?;
@@ -270,32 +270,33 @@ fn joins(hit: Hit) {
         scene.world.wait_in_mesh(&["late"], true)
     });
     checks.end(&scene.world);
+    Ok(())
 }
 
 #[test]
 fn the_capture_half_killed_in_every_phase_of_joining_leaves_nothing_in_plain() {
     enter_or_skip!();
-    joins(Hit { victims: Victims::Capture, moment: Moment::Whole });
+    joins(Hit { victims: Victims::Capture, moment: Moment::Whole }).unwrap();
 }
 
 #[test]
 fn the_capture_half_killed_between_the_tables_of_each_phase_leaves_nothing_in_plain() {
     enter_or_skip!();
-    joins(Hit { victims: Victims::Capture, moment: Moment::Begun });
+    joins(Hit { victims: Victims::Capture, moment: Moment::Begun }).unwrap();
 }
 
 #[test]
 fn both_halves_killed_in_every_phase_of_joining_leave_nothing_in_plain() {
     enter_or_skip!();
-    joins(Hit { victims: Victims::Both, moment: Moment::Whole });
+    joins(Hit { victims: Victims::Both, moment: Moment::Whole }).unwrap();
 }
 
-fn leaves(victims: Victims) {
+fn leaves(victims: Victims) -> Result<()> {
     let hit = Hit { victims, moment: Moment::Whole };
-    let mut scene = Scene::new(true).unwrap();
-    until(&scene.late, Some(Phase::Steady), Moment::Whole).unwrap();
+    let mut scene = Scene::new(true)?;
+    until(&scene.late, Some(Phase::Steady), Moment::Whole)?;
     let mut checks = Checks::default();
-    let live = open(&scene.late, scene.cast.far_vip.at(true, 80)).unwrap();
+    let live = open(&scene.late, scene.cast.far_vip.at(true, 80))?;
     checks.check("calls to it go direct, its own are still captured", || {
         talk(&live)?;
         scene.select(false)?;
@@ -319,16 +320,17 @@ fn leaves(victims: Victims) {
         scene.world.wait_in_mesh(&["late"], false)
     });
     checks.end(&scene.world);
+    Ok(())
 }
 
 #[test]
 fn the_capture_half_killed_in_every_phase_of_leaving_leaves_nothing_in_plain_that_is_captured() {
     enter_or_skip!();
-    leaves(Victims::Capture);
+    leaves(Victims::Capture).unwrap();
 }
 
 #[test]
 fn both_halves_killed_while_a_pod_leaves_leave_nothing_in_plain_that_is_captured() {
     enter_or_skip!();
-    leaves(Victims::Both);
+    leaves(Victims::Both).unwrap();
 }

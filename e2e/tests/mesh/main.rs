@@ -21,6 +21,7 @@ mod mixed;
 mod policy;
 mod programs;
 mod reach;
+mod reboot;
 mod show;
 mod soak;
 mod upgrade;
