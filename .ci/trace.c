@@ -90,7 +90,10 @@ static void met(pid_t thread, unsigned long base, FILE *out)
 		return;
 	fprintf(out, "%lx\n", address);
 	fflush(out);
-	if (pwrite(memory, &first_bytes[found - functions], 1, base + address) != 1)
+	/* By way of the thread: a process that was just forked has a memory of its own. */
+	errno = 0;
+	long word = ptrace(PTRACE_PEEKTEXT, thread, base + address, 0);
+	if (errno || ptrace(PTRACE_POKETEXT, thread, base + address, (word & ~0xffL) | first_bytes[found - functions]))
 		perror("breakpoint");
 	registers.rip--;
 	ptrace(PTRACE_SETREGS, thread, 0, &registers);
@@ -117,7 +120,7 @@ int main(int argc, char **argv)
 		_exit(127);
 	}
 	waitpid(child, &status, 0);
-	ptrace(PTRACE_SETOPTIONS, child, 0, PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL);
+	ptrace(PTRACE_SETOPTIONS, child, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_EXITKILL);
 	unsigned long base = set_breakpoints(program);
 	signal(SIGTERM, pass_on);
 	signal(SIGINT, pass_on);

@@ -1,4 +1,4 @@
-//! Puts what an idle agent runs side by side in the release build.
+//! Puts what an idle agent runs side by side in the release build, and the C library into it.
 //!
 //! A program's pages come into memory by 64 KiB around the one that was asked for, and an agent runs a third of its code: strewn over
 //! all of it, that third is most of an idle agent's memory. `layout.txt` names the functions that ran, in the order in which they first
@@ -26,6 +26,9 @@ const ASSEMBLED: [&str; 13] = [
     "aesni-gcm-*",
 ];
 
+/// The libraries that glibc consists of.
+const OF_THE_C_LIBRARY: [&str; 6] = ["c", "m", "pthread", "dl", "rt", "util"];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=layout.txt");
     let of_cargo = |name| env::var_os(name).ok_or("cargo runs this");
@@ -38,11 +41,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", script.display());
     // 24 bytes for each of 20,000 pointers, all read at start and never again, become a bit or two.
     println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-    // gcc's unwinder within the program: its library would be one more file to map.
+    // The C library and gcc's unwinder within the program, which stays position independent: three files less to map, with the
+    // tables of each. rustc asks for the shared libraries by name, and finds these files in their place.
+    println!("cargo:rustc-link-arg-bins=-static-pie");
     let libraries = Path::new(&of_cargo("OUT_DIR")?).join("libraries");
     fs::create_dir_all(&libraries)?;
     fs::write(libraries.join("libgcc_s.so"), "INPUT(-l:libgcc_eh.a -l:libgcc.a)\n")?;
-    println!("cargo:rustc-link-search=native={}", libraries.display());
+    for name in OF_THE_C_LIBRARY {
+        fs::write(libraries.join(format!("lib{name}.so")), format!("INPUT(-l:lib{name}.a)\n"))?;
+    }
+    // Not `rustc-link-search`, which would reach the programs of other packages that use this one's library, and those are not static.
+    println!("cargo:rustc-link-arg-bins=-L{}", libraries.display());
     Ok(())
 }
 

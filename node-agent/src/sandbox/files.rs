@@ -16,7 +16,7 @@ use thiserror::Error;
 const NEWEST: ABI = ABI::V6;
 
 /// Files that every proxy reads, or that the libraries below it may read, and why. What is not there is left out.
-const COMMON: [&str; 9] = [
+const COMMON: [&str; 10] = [
     "/etc/resolv.conf",        // names of the control plane (hickory)
     "/etc/hosts",              // the same
     "/proc/self",              // its own figures: memory, descriptors, limits; /proc/self is this process's directory
@@ -24,7 +24,8 @@ const COMMON: [&str; 9] = [
     "/proc/sys/vm",            // overcommit_memory: the allocator
     "/sys/fs/cgroup",          // how many processors, how much memory it may have
     "/sys/devices/system/cpu", // how many processors there are
-    "/dev/urandom",            // randomness where getrandom is missing
+    "/dev/random",             // until it is ready no randomness is read below (getrandom 0.4 in a static program)
+    "/dev/urandom",            // randomness where no getrandom(3) is found
     "/dev/null",
 ];
 
