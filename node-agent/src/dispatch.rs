@@ -141,11 +141,14 @@ impl<O: PodObserver> Dispatcher<O> {
                 }
                 self.first_snapshot = None;
             }
+            // An answer that nobody waits for any more still serves somebody.
             Event::Sockets { uid, family, sockets } => {
-                let worker = self.asked.get_mut(&(uid.clone(), family)).and_then(VecDeque::pop_front);
-                // An answer that nobody waits for any more still serves somebody.
-                let Some(worker) = self.workers.get(worker.unwrap_or_default()) else { return };
+                let Some(worker) = self.who_asked(&uid, family) else { return };
                 send(worker, WorkerCommand::Sockets { uid, family, sockets });
+            }
+            Event::SocketsLost { uid, family } => {
+                let Some(worker) = self.who_asked(&uid, family) else { return };
+                send(worker, WorkerCommand::SocketsLost { uid, family });
             }
             Event::Retire => {
                 tracing::info!("a newer proxy has taken every pod; finishing what is here");
@@ -207,6 +210,12 @@ impl<O: PodObserver> Dispatcher<O> {
         for uid in unnamed {
             self.remove(&uid);
         }
+    }
+
+    /// The worker that the next answer is for.
+    fn who_asked(&mut self, uid: &PodUid, family: Family) -> Option<&mpsc::UnboundedSender<WorkerCommand>> {
+        let worker = self.asked.get_mut(&(uid.clone(), family)).and_then(VecDeque::pop_front);
+        self.workers.get(worker.unwrap_or_default())
     }
 
     fn ask(&mut self, question: SocketQuestion) {

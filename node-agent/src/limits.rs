@@ -17,7 +17,7 @@ const OPEN_FILES: u64 = 1 << 20;
 
 /// Raises the limit of open files as far as it may be, with CAP_SYS_RESOURCE beyond the hard one, and says what it is. The soft one is 1,024 nearly everywhere. In the
 /// capture half each captured pod holds six descriptors for every worker, and as many are under way to a proxy; in the
-/// proxy half each connection holds one or two, and a record of the handover whose descriptors do not fit ends the conversation.
+/// proxy half each connection holds one or two.
 pub fn raise_open_files() -> u64 {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| raise_to(hard.max(OPEN_FILES)).or_else(|_forbidden| raise_to(hard)));

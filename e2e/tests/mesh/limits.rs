@@ -126,7 +126,7 @@ fn a_listener_without_descriptors_rests_sheds_and_recovers() {
     let before = world.metric(1, "process_max_fds", &[]).unwrap();
     checks.check("whoever waits for a descriptor that does not come is reset, not left waiting", || {
         limit_open_files(pid, first_free(pid)?)?;
-        let (held, shed) = flood(&cast.client, to, 3)?;
+        let (held, shed) = flood(&cast.client, to, 20)?;
         limit_open_files(pid, before as u64)?;
         ensure!(shed > 0, "{} held, {shed} shed", held.len());
         Ok(())

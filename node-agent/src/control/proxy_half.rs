@@ -332,7 +332,7 @@ fn shown_settings(
         ("drain deadline", humantime::format_duration(options.drain_deadline).to_string()),
         ("connect timeout", humantime::format_duration(options.connect_timeout).to_string()),
         ("connections per pod", limits.connections_per_pod.to_string()),
-        ("open files", limits.descriptors.to_string()),
+        ("open files", limits.descriptors.known().to_string()),
         (
             "bytes for connections",
             limits.budget.limit().map_or_else(|| "no limit".to_owned(), |limit| limit.to_string()),

@@ -97,10 +97,34 @@ impl Channel {
     /// # Errors
     /// [`ChannelError::Closed`] at the orderly end; anything else means that the connection is of no more use.
     pub async fn receive<M: Message>(&self) -> Result<(M, Vec<OwnedFd>), ChannelError> {
-        let received = self.socket.async_io(Interest::READABLE, || receive_record(&self.socket)).await;
-        let (record, descriptors) = received.map_err(from_kernel)?.into_whole()?;
-        Ok((message::decode(&record)?, descriptors))
+        let Arrived { message, descriptors, lost } = self.receive_what_came(|| {}).await?;
+        if lost { Err(ChannelError::DescriptorsLost) } else { Ok((message, descriptors)) }
     }
+
+    /// As [`Self::receive`], for whoever can go on without descriptors that were lost. `make_room` is called right before the
+    /// kernel hands them over.
+    ///
+    /// # Errors
+    /// As [`Self::receive`], but for [`ChannelError::DescriptorsLost`].
+    pub async fn receive_what_came<M: Message>(&self, mut make_room: impl FnMut()) -> Result<Arrived<M>, ChannelError> {
+        let received = self.socket.async_io(Interest::READABLE, || {
+            make_room();
+            receive_record(&self.socket)
+        });
+        let (record, descriptors, lost) = received.await.map_err(from_kernel)?.into_parts()?;
+        Ok(Arrived { message: message::decode(&record)?, descriptors, lost })
+    }
+}
+
+/// A message, and what the kernel could hand over of the descriptors beside it.
+#[derive(Debug)]
+pub struct Arrived<M> {
+    /// Whole.
+    pub message: M,
+    /// The first ones of those that were sent.
+    pub descriptors: Vec<OwnedFd>,
+    /// There were more: this process may open no more files.
+    pub lost: bool,
 }
 
 /// A record as the kernel gave it, with what it says about losses.
@@ -111,15 +135,13 @@ struct Received {
 }
 
 impl Received {
-    fn into_whole(self) -> Result<(Vec<u8>, Vec<OwnedFd>), ChannelError> {
-        if self.flags.contains(ReturnFlags::CTRUNC) {
-            Err(ChannelError::DescriptorsLost)
-        } else if self.flags.contains(ReturnFlags::TRUNC) {
+    fn into_parts(self) -> Result<(Vec<u8>, Vec<OwnedFd>, bool), ChannelError> {
+        if self.flags.contains(ReturnFlags::TRUNC) {
             Err(MessageError::TooLong(self.record.len()).into())
         } else if self.record.is_empty() {
             Err(ChannelError::Closed)
         } else {
-            Ok((self.record, self.descriptors))
+            Ok((self.record, self.descriptors, self.flags.contains(ReturnFlags::CTRUNC)))
         }
     }
 }

@@ -15,15 +15,20 @@ use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    channel::{Channel, ChannelError},
+    channel::{Arrived, Channel, ChannelError},
     kept::Kept,
     message::{Condition, Family, Hello, ListenerRole, ListenerTag, MAX_SOCKETS, PodInfo, ToCapture, ToProxy},
+    spare::Spare,
 };
 use crate::pods::PodUid;
 
 /// First and longest pause between two attempts to reach the capture half: it is on the same machine, and back within
 /// a second when restarted; a longer pause only delays new pods.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Rests, and how many of them, until the workers have closed the listeners that those of the last record replaced: only while
+/// descriptors are short.
+const SETTLE: (Duration, u32) = (Duration::from_millis(10), 10);
 
 /// Events that wait for the proxy's control thread before the capture half is made to wait (it keeps a queue as well).
 const EVENT_QUEUE: usize = 256;
@@ -70,6 +75,13 @@ pub enum Event {
         family: Family,
         /// Convert with `std::net::TcpStream::from` and `tokio::net::TcpSocket::from_std_stream`.
         sockets: Vec<OwnedFd>,
+    },
+    /// Sockets were sent and could not be taken: this process has no descriptors for them.
+    SocketsLost {
+        /// For which pod.
+        uid: PodUid,
+        /// Which family.
+        family: Family,
     },
     /// A newer proxy has taken every pod: stop accepting and finish.
     Retire,
@@ -161,6 +173,7 @@ fn start(channel: Option<Channel>, path: PathBuf, hello: Hello) -> (mpsc::Receiv
     let (requests, request_receiver) = mpsc::unbounded_channel();
     let client = Client {
         path,
+        spare: Spare::new(hello.workers),
         hello,
         events: event_sender,
         requests: request_receiver,
@@ -187,6 +200,7 @@ struct Client {
     relaying: BTreeMap<PodUid, u64>,
     draining: bool,
     kept: Kept,
+    spare: Spare,
     /// The last conversation came to the end of its snapshot.
     fruitful: bool,
 }
@@ -206,7 +220,7 @@ impl Client {
                     }
                     end
                 }
-                None => match Channel::connect(&self.path) {
+                None => match self.connect() {
                     Ok(connected) => {
                         channel = Some(connected);
                         continue;
@@ -225,6 +239,16 @@ impl Client {
                 return;
             }
         }
+    }
+
+    fn connect(&mut self) -> std::io::Result<Channel> {
+        self.spare.lend();
+        let connected = Channel::connect(&self.path);
+        // Mostly there is no capture half; if there is no descriptor, the next attempt has one.
+        if connected.is_err() {
+            self.spare.missed();
+        }
+        connected
     }
 
     /// What was asked of a capture half that is gone is of no use to its successor, but the counts are.
@@ -260,18 +284,18 @@ impl Client {
                 return End::Lost(error.to_string());
             }
         }
+        self.settle().await;
         loop {
             tokio::select! {
-                received = channel.receive::<ToProxy>() => {
-                    let event = received.and_then(|(message, descriptors)| {
-                        self.kept.heard(&message, &descriptors);
-                        self.fruitful |= message == ToProxy::SnapshotSent;
-                        to_event(message, descriptors, self.hello.workers)
-                    });
-                    match event {
-                        Ok(event) => if self.events.send(event).await.is_err() { return End::Proxy },
+                received = channel.receive_what_came(|| self.spare.lend()) => {
+                    let event = match received.and_then(|arrived| self.heard(arrived)) {
+                        Ok(event) => event,
                         Err(error) => return End::Lost(error.to_string()),
+                    };
+                    if self.events.send(event).await.is_err() {
+                        return End::Proxy;
                     }
+                    self.settle().await;
                 }
                 request = self.requests.recv() => {
                     let Some(message) = request else { return End::Proxy };
@@ -281,6 +305,39 @@ impl Client {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Client {
+    /// What the capture half said, and what is kept of it. Sockets to dial with give way to what must not fail.
+    fn heard(&mut self, arrived: Arrived<ToProxy>) -> Result<Event, ChannelError> {
+        let Arrived { message, mut descriptors, lost } = arrived;
+        if lost {
+            self.spare.missed();
+        }
+        if let ToProxy::Sockets { uid, family } = &message
+            && !self.spare.renew()
+        {
+            descriptors.clear();
+            self.spare.renew();
+            return Ok(Event::SocketsLost { uid: uid.clone(), family: *family });
+        }
+        if let (ToProxy::Sockets { uid, family }, true, true) = (&message, lost, descriptors.is_empty()) {
+            return Ok(Event::SocketsLost { uid: uid.clone(), family: *family });
+        }
+        self.kept.heard(&message, &descriptors);
+        self.fruitful |= message == ToProxy::SnapshotSent;
+        to_event(message, descriptors, self.hello.workers)
+    }
+
+    /// Takes the spare descriptors back, if need be when the workers have closed what they need not have any more.
+    async fn settle(&mut self) {
+        for _ in 0..SETTLE.1 {
+            if self.spare.renew() {
+                return;
+            }
+            tokio::time::sleep(SETTLE.0).await;
         }
     }
 }

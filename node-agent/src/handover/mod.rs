@@ -24,6 +24,7 @@ pub mod hub;
 mod kept;
 pub mod message;
 pub mod server;
+mod spare;
 
 pub use channel::{Channel, ChannelError};
 pub use client::{ClientError, Event, HandoverClient, HandoverHandle, WorkerListeners};

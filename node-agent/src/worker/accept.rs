@@ -49,32 +49,28 @@ pub async fn accept_all(listener: TcpListener, ends: Ends, gate: Gate, take: imp
             () = ends.retired.cancelled() => return,
         };
         match accepted {
-            Ok((stream, client)) => {
-                if failing.take().is_some() && gate.reserve().is_over() {
-                    tracing::info!("connections are accepted again");
+            Ok((stream, client)) => match patiently(&gate, &stream, client).await {
+                Some(reason) => {
+                    gate.shed(stream, client, reason);
+                    shed += 1;
                 }
-                match patiently(&gate, &stream, client).await {
-                    Some(reason) => {
-                        gate.shed(stream, client, reason);
-                        shed += 1;
+                None => {
+                    if failing.is_some() && gate.recovered() {
+                        failing = None;
                     }
-                    None => {
-                        take(stream, client, gate.begin(client.ip()));
-                        taken += 1;
-                    }
+                    take(stream, client, gate.begin(client.ip()));
+                    taken += 1;
                 }
-            }
+            },
             Err(error) if concerns_one(&error) => {}
             Err(error) => {
-                // Each listener of each pod meets the same, 20 times a second.
-                if gate.reserve().is_news() {
+                if gate.paused() {
                     tracing::warn!(%error, "cannot accept connections for the moment");
                 }
                 let since = *failing.get_or_insert_with(Instant::now);
                 if since.elapsed() >= PATIENCE {
                     shed_with_reserve(&listener, &gate);
                 }
-                gate.paused();
                 sleep(REST).await;
             }
         }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 use weft_hbone::relay::reset_unless_orderly;
@@ -35,7 +36,15 @@ impl Gate {
         let of_its_peer = if self.way == Way::Outbound { 0 } else { self.pod.served.load.of_peer(self.way, client) };
         let descriptor = u64::try_from(stream.as_raw_fd()).unwrap_or_default();
         let newcomer = Newcomer { way: self.way, load: &self.pod.served.load, of_its_peer, descriptor };
-        self.shard.environment.settings.limits.judge(&newcomer)
+        let limits = &self.shard.environment.settings.limits;
+        match limits.judge(&newcomer) {
+            // Somebody may have raised the limit of this process.
+            Verdict::Shed(Reason::DescriptorLimit) => {
+                limits.descriptors.look();
+                limits.judge(&newcomer)
+            }
+            verdict => verdict,
+        }
     }
 
     /// It will be served: its set-up begins.
@@ -59,6 +68,10 @@ impl Gate {
         }
         record.reason = Some(reason);
         self.shard.telemetry.refused(record);
+        if reason == Reason::DescriptorLimit {
+            // The one that was just closed may be all that there is.
+            self.reserve().renew();
+        }
     }
 
     /// The descriptor that is kept for bad moments.
@@ -67,8 +80,22 @@ impl Gate {
         &self.shard.reserve
     }
 
-    /// A listener rests.
-    pub fn paused(&self) {
-        self.shard.environment.settings.accepts.paused();
+    /// A listener rests, because there was no descriptor; says whether that is news.
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        let settings = &self.shard.environment.settings;
+        // It may have fewer than it knows of: then whoever gets one that is given back is shed at once, by its number.
+        settings.limits.descriptors.look();
+        settings.accepts.paused(Instant::now())
+    }
+
+    /// A connection could be taken: whether the shortage is over. It is said.
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        let over = self.shard.environment.settings.accepts.is_over(Instant::now());
+        if over == Some(true) {
+            tracing::info!("connections are accepted again");
+        }
+        over.is_some()
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use weft_model::Reason;
 use weft_runtime::budget::Budget;
 
+use super::descriptors::Descriptors;
 use super::pod_load::{PodLoad, Way};
 
 /// Connections that one pod may have in their set-up, per direction. 2,048: a burst of 20,000 a second whose every set-up takes
@@ -41,7 +42,7 @@ pub struct Limits {
     /// Live connections of one pod that go out; of those that come in, twice as many.
     pub connections_per_pod: u64,
     /// Descriptors that this process may have.
-    pub descriptors: u64,
+    pub descriptors: Descriptors,
     /// Bytes of all connections together.
     pub budget: Budget,
 }
@@ -67,7 +68,11 @@ impl Limits {
     #[must_use]
     pub fn of(descriptors: u64, connections_per_pod: Option<u64>, budget: Budget) -> Self {
         let share = (descriptors / 8 * POD_EIGHTHS).min(CONNECTIONS_ENOUGH);
-        Self { connections_per_pod: connections_per_pod.unwrap_or(share).max(1), descriptors, budget }
+        Self {
+            connections_per_pod: connections_per_pod.unwrap_or(share).max(1),
+            descriptors: Descriptors::new(descriptors),
+            budget,
+        }
     }
 
     /// Live connections of one pod and way at most.
@@ -85,14 +90,14 @@ impl Limits {
     /// however high somebody has set its limit. Ten such pods are as much as one greedy one.
     #[must_use]
     pub fn fair_share(&self) -> u64 {
-        (self.connections_per_pod / 10).min(self.descriptors / 16)
+        (self.connections_per_pod / 10).min(self.descriptors.known() / 16)
     }
 
     /// Descriptors that may be in use for connections, whoever's they are. The last eighth is for everything else: sockets
     /// that the capture half sends, the control plane, pages.
     #[must_use]
     pub fn descriptors_for_all(&self) -> u64 {
-        self.descriptors / 8 * 7
+        self.descriptors.known() / 8 * 7
     }
 
     fn unfinished(way: Way) -> u64 {
@@ -142,7 +147,7 @@ impl Limits {
     }
 
     fn short_of(&self, descriptor: u64, greedy: bool) -> Option<Reason> {
-        let descriptors = if greedy { self.descriptors / 4 * 3 } else { self.descriptors_for_all() };
+        let descriptors = if greedy { self.descriptors.known() / 4 * 3 } else { self.descriptors_for_all() };
         if descriptor >= descriptors {
             return Some(Reason::DescriptorLimit);
         }

@@ -7,7 +7,7 @@
 //! | [`accept`] | the accept loop of one listener |
 //! | [`load`] | how busy each worker is, and which one takes a tunnel |
 //! | [`gate`], [`limits`], [`pod_load`], [`set_up`] | whom it lets in: what pods and peers may hold, and what they hold now |
-//! | [`reserve`] | for the moment when there are no descriptors |
+//! | [`descriptors`], [`reserve`] | how many there may be; for the moment when there are none |
 //! | [`connections`], [`recheck`] | the table of live connections; which of them a change concerns |
 //! | [`steps`] | setting up and relaying, each in room of its own |
 //! | [`sockets`] | dial sockets from inside the pods, and the options of every socket |
@@ -24,6 +24,7 @@ pub mod address;
 pub mod connections;
 pub mod credentials;
 pub mod describe;
+pub mod descriptors;
 pub mod failure;
 pub mod gate;
 pub mod gateway;

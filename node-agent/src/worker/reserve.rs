@@ -1,15 +1,22 @@
 //! For the moment when the system gives no descriptor: one that is kept, and a count of how often that was.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use weft_runtime::metrics::Registry;
 
-/// What the accept loops of all workers count.
+/// A shortage is over when none was met for so long. 1 s: twenty rests of a listener.
+const OVER: Duration = Duration::from_secs(1);
+
+/// What the accept loops of all workers count and know together.
 #[derive(Debug, Clone, Default)]
 pub struct AcceptMetrics {
     pauses: Counter,
+    /// When a shortage was met last, while there is one.
+    short: Arc<Mutex<Option<Instant>>>,
 }
 
 impl AcceptMetrics {
@@ -22,9 +29,27 @@ impl AcceptMetrics {
         metrics
     }
 
-    /// One more rest.
-    pub fn paused(&self) {
+    /// One more rest, because there was none; says whether that is news. Every listener of every worker meets the same shortage,
+    /// many times a second, and one that gets a descriptor now and then is not over it: it is said once.
+    #[must_use]
+    pub fn paused(&self, now: Instant) -> bool {
         self.pauses.inc();
+        self.with(|short| short.replace(now).is_none())
+    }
+
+    /// Whether there is no shortage any more: `Some(true)` for the first who asks then.
+    #[must_use]
+    pub fn is_over(&self, now: Instant) -> Option<bool> {
+        self.with(|short| match *short {
+            None => Some(false),
+            Some(met) if now.saturating_duration_since(met) < OVER => None,
+            Some(_) => Some(short.take().is_some()),
+        })
+    }
+
+    fn with<R>(&self, look: impl FnOnce(&mut Option<Instant>) -> R) -> R {
+        // One value, whole at any time.
+        look(&mut self.short.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -33,13 +58,11 @@ impl AcceptMetrics {
 #[derive(Debug)]
 pub struct Reserve {
     kept: RefCell<Option<UnixDatagram>>,
-    /// That there are none was said, and has been so since.
-    said: Cell<bool>,
 }
 
 impl Default for Reserve {
     fn default() -> Self {
-        Self { kept: RefCell::new(UnixDatagram::unbound().ok()), said: Cell::new(false) }
+        Self { kept: RefCell::new(UnixDatagram::unbound().ok()) }
     }
 }
 
@@ -59,14 +82,25 @@ impl Reserve {
             *kept = UnixDatagram::unbound().ok();
         }
     }
+}
 
-    /// Whether the shortage is news. Every listener of a worker meets it, many times a second; it is said once.
-    pub fn is_news(&self) -> bool {
-        !self.said.replace(true)
-    }
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
 
-    /// Descriptors are there again; says whether there were none.
-    pub fn is_over(&self) -> bool {
-        self.said.replace(false)
+    use super::{AcceptMetrics, OVER};
+
+    #[test]
+    fn a_shortage_is_said_once_by_all_workers_together() {
+        let (one, begin) = (AcceptMetrics::default(), Instant::now());
+        let other = one.clone();
+        let at = |millis| begin + Duration::from_millis(millis);
+        assert_eq!(one.is_over(begin), Some(false), "there is none");
+        assert!(one.paused(begin));
+        assert!(!other.paused(at(10)) && !one.paused(at(500)));
+        assert_eq!(one.is_over(at(501)), None, "one connection was taken, and others wait");
+        let later = at(500) + OVER;
+        assert_eq!((one.is_over(later), other.is_over(later)), (Some(true), Some(false)));
+        assert!(other.paused(later), "another one");
     }
 }

@@ -68,6 +68,13 @@ pub enum WorkerCommand {
         /// None: the pod is not there.
         sockets: Vec<OwnedFd>,
     },
+    /// The answer came and could not be taken: this process has no descriptors.
+    SocketsLost {
+        /// For which pod.
+        uid: PodUid,
+        /// Which family.
+        family: Family,
+    },
     /// Asks for the table of live connections.
     Connections(oneshot::Sender<Vec<ConnectionRow>>),
     /// What another worker has accepted and this one, which is less busy, serves.
@@ -220,6 +227,11 @@ impl Worker {
             WorkerCommand::Sockets { uid, family, sockets } => {
                 if self.pods.contains_key(&uid) {
                     self.shard.sockets.supply(&uid, family, sockets);
+                }
+            }
+            WorkerCommand::SocketsLost { uid, family } => {
+                if self.pods.contains_key(&uid) {
+                    self.shard.sockets.lost(&uid, family);
                 }
             }
             WorkerCommand::Given(given) => self.take_over(given),

@@ -76,7 +76,7 @@ impl Shard {
         telemetry: WorkerTelemetry,
         ask: Ask,
     ) -> (Rc<Self>, PoolDriver<TunnelKey, TunnelDialer>) {
-        let sockets = Rc::new(Sockets::new(ask).up_to(environment.settings.limits.descriptors_for_all()));
+        let sockets = Rc::new(Sockets::new(ask).within(environment.settings.limits.clone()));
         let tls = TlsConfigs::new(environment.credentials.clone());
         let lifetimes = Rc::new(Lifetimes::default());
         let dialer = TunnelDialer {

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use weft_model::Reason;
 
+use super::limits::Limits;
 use crate::handover::Family;
 use crate::pods::PodUid;
 
@@ -39,7 +40,15 @@ pub type Ask = Box<dyn Fn(&PodUid, Family, usize)>;
 pub struct Sockets {
     stocks: RefCell<HashMap<(PodUid, Family), Stock>>,
     ask: Ask,
-    descriptors: u64,
+    limits: Option<Limits>,
+}
+
+/// Why there is no socket.
+enum Missing {
+    /// It was asked for; this tells when to look again.
+    OnTheWay(Rc<Notify>),
+    /// It was sent, and there was no descriptor for it.
+    Lost,
 }
 
 struct Stock {
@@ -49,11 +58,13 @@ struct Stock {
     arrived: Rc<Notify>,
     /// How often the capture half said that there are none.
     refusals: u64,
+    /// When an answer could not be taken, because there were no descriptors for it.
+    lost: Option<Instant>,
 }
 
 impl Default for Stock {
     fn default() -> Self {
-        Self { ready: Vec::new(), batch: FIRST_BATCH, asked: None, arrived: Rc::default(), refusals: 0 }
+        Self { ready: Vec::new(), batch: FIRST_BATCH, asked: None, arrived: Rc::default(), refusals: 0, lost: None }
     }
 }
 
@@ -67,13 +78,23 @@ impl Sockets {
     /// An empty stock.
     #[must_use]
     pub fn new(ask: Ask) -> Self {
-        Self { stocks: RefCell::default(), ask, descriptors: u64::MAX }
+        Self { stocks: RefCell::default(), ask, limits: None }
     }
 
-    /// Gives none whose number is this or above.
+    /// Gives none whose number is above what connections may have.
     #[must_use]
-    pub fn up_to(self, descriptors: u64) -> Self {
-        Self { descriptors, ..self }
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits: Some(limits), ..self }
+    }
+
+    /// Whether its number is near to the limit: the hand-over needs what is left.
+    fn is_beyond(&self, socket: &OwnedFd) -> bool {
+        let (Some(limits), Ok(number)) = (&self.limits, u64::try_from(socket.as_raw_fd())) else { return false };
+        let beyond = || number >= limits.descriptors_for_all();
+        beyond() && {
+            limits.descriptors.look();
+            beyond()
+        }
     }
 
     /// A socket that lives in the pod's namespace: unbound, marked, transparent.
@@ -87,12 +108,10 @@ impl Sockets {
         let refusals = self.with(&key, |stock| stock.refusals);
         loop {
             let arrived = match self.with(&key, |stock| self.take_ready(&key, stock)) {
-                // Its number says how many there are: near to the limit, the hand-over needs what is left.
-                Ok(socket) if u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number >= self.descriptors) => {
-                    return Err(Reason::DescriptorLimit);
-                }
+                Ok(socket) if self.is_beyond(&socket) => return Err(Reason::DescriptorLimit),
                 Ok(socket) => return Ok(DialSocket(socket)),
-                Err(arrived) => arrived,
+                Err(Missing::Lost) => return Err(Reason::DescriptorLimit),
+                Err(Missing::OnTheWay(arrived)) => arrived,
             };
             let notified = arrived.notified();
             let refused = self.with(&key, |stock| stock.refusals != refusals);
@@ -113,8 +132,12 @@ impl Sockets {
     }
 
     /// A socket, or what tells of the next ones.
-    fn take_ready(&self, key: &(PodUid, Family), stock: &mut Stock) -> Result<OwnedFd, Rc<Notify>> {
+    fn take_ready(&self, key: &(PodUid, Family), stock: &mut Stock) -> Result<OwnedFd, Missing> {
         let socket = stock.ready.pop();
+        // Whoever comes now would be told the same: no question until it may have changed.
+        if stock.lost.is_some_and(|lost| lost.elapsed() < ASK_AGAIN) {
+            return socket.ok_or(Missing::Lost);
+        }
         let lost = stock.asked.is_some_and(|asked| asked.elapsed() >= ASK_AGAIN);
         if stock.ready.len() < stock.batch / 2 && (stock.asked.is_none() || lost) {
             if socket.is_none() && !lost {
@@ -123,18 +146,27 @@ impl Sockets {
             stock.asked = Some(Instant::now());
             (self.ask)(&key.0, key.1, stock.batch);
         }
-        socket.ok_or_else(|| stock.arrived.clone())
+        socket.ok_or_else(|| Missing::OnTheWay(stock.arrived.clone()))
     }
 
     /// What the capture half sent; nothing means that the pod is not there.
     pub fn supply(&self, uid: &PodUid, family: Family, mut sockets: Vec<OwnedFd>) {
         make_ready(&mut sockets);
         self.with(&(uid.clone(), family), |stock| {
-            stock.asked = None;
+            (stock.asked, stock.lost) = (None, None);
             if sockets.is_empty() {
                 stock.refusals += 1;
             }
             stock.ready.extend(sockets);
+            stock.arrived.notify_waiters();
+        });
+    }
+
+    /// What the capture half sent was lost, because this process has no descriptors: whoever waits is told so, and for a while
+    /// whoever comes. Fewer are asked for next time.
+    pub fn lost(&self, uid: &PodUid, family: Family) {
+        self.with(&(uid.clone(), family), |stock| {
+            (stock.asked, stock.lost, stock.batch) = (None, Some(Instant::now()), FIRST_BATCH);
             stock.arrived.notify_waiters();
         });
     }
@@ -366,6 +398,25 @@ mod tests {
         };
         assert!(tokio::join!(taker, giver).0.is_ok());
         assert_eq!(begin.elapsed(), Duration::from_millis(100), "not only when the question counts as lost");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_descriptors_whoever_waits_is_refused_and_then_it_is_tried_again() {
+        let (sockets, asked, pod) = stock();
+        let taker = sockets.take(&pod, Family::V4, PATIENCE);
+        let giver = async {
+            tokio::task::yield_now().await;
+            sockets.lost(&pod, Family::V4);
+        };
+        assert_eq!(tokio::join!(taker, giver).0.map(|_| ()), Err(Reason::DescriptorLimit));
+        let at_once = sockets.take(&pod, Family::V4, PATIENCE).now_or_never().expect("without waiting");
+        assert_eq!((at_once.map(|_| ()), asked.borrow().len()), (Err(Reason::DescriptorLimit), 1));
+        tokio::time::sleep(super::ASK_AGAIN).await;
+        let giver = async {
+            tokio::task::yield_now().await;
+            sockets.supply(&pod, Family::V4, some(2));
+        };
+        assert!(tokio::join!(sockets.take(&pod, Family::V4, PATIENCE), giver).0.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
