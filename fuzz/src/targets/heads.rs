@@ -17,7 +17,7 @@ pub(super) fn authority(bytes: &[u8]) -> Outcome {
             assert!(!name.bytes().any(|byte| byte.is_ascii_uppercase() || byte <= b' '));
         }
     }
-    Outcome::of(&read)
+    Outcome::of(&read).past(read.is_ok())
 }
 
 /// `baggage`: never an error; nothing is read that was not there, and no value writes a second key.
@@ -33,7 +33,7 @@ pub(super) fn baggage(bytes: &[u8]) -> Outcome {
     for (one, other) in [(&again.cluster, &read.cluster), (&again.namespace, &read.namespace)] {
         assert!(one.is_none() || one == other, "a value wrote another key: {text:?}");
     }
-    Outcome::of(&read)
+    Outcome::of(&read).past(!written.is_empty())
 }
 
 /// `forwarded`: never an error, and what is written is read back.
@@ -46,4 +46,5 @@ pub(super) fn forwarded(bytes: &[u8]) -> Outcome {
     assert_eq!(again.client.is_some(), read.client.is_some());
     assert_eq!(again.to_string(), written);
     Outcome::of(&(read.client.is_some(), read.client.map(|address| address.is_ipv6()), read.host.is_some()))
+        .past(read.client.is_some())
 }

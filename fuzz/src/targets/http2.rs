@@ -42,6 +42,7 @@ pub(super) fn server(bytes: &[u8]) -> Outcome {
     // What a request came to may differ: one that is withdrawn in the same read is never seen. `http2_cuts` has what may not.
     let _pieces = serve(&input, 1 + input.len() / 7);
     Outcome::exactly(&whole.end)
+        .past(whole.tunnels > 0)
         .and(Outcome::of(&whole.malformed))
         .and(Outcome::exactly(&(whole.tunnels.min(4), whole.answered.min(256) / 8)))
 }
@@ -68,7 +69,7 @@ pub(super) fn connect_head(bytes: &[u8]) -> Outcome {
     let input = [PREFACE, &settings, &frame].concat();
     let served = serve(&input, input.len());
     assert!(served.tunnels + served.malformed.len() <= 1);
-    Outcome::exactly(&(served.end, served.malformed, served.tunnels))
+    Outcome::exactly(&(served.end, served.malformed, served.tunnels)).past(served.tunnels > 0)
 }
 
 fn serve(input: &[u8], piece: usize) -> Served {
@@ -128,7 +129,8 @@ pub(super) fn client(bytes: &[u8]) -> Outcome {
         };
         let answered = exchange(near, bytes, bytes.len().max(1), asking).await;
         assert!(answered <= OWN_WORDS + ANSWER_PER_BYTE * bytes.len(), "{answered} bytes for {}", bytes.len());
-        Outcome::exactly(&(opened, answered.min(256) / 8))
+        let past = matches!(opened, Some(Ok(())));
+        Outcome::exactly(&(opened, answered.min(256) / 8)).past(past)
     })
 }
 

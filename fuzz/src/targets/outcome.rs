@@ -6,7 +6,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// See the module. Equal outcomes are equally interesting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Outcome(u64);
+pub struct Outcome {
+    shape: u64,
+    past: bool,
+}
 
 impl Outcome {
     /// Of the shape of a value's debug text: numbers and what stands in quotes do not count, or every input were new.
@@ -26,20 +29,32 @@ impl Outcome {
             }
             before = character;
         }
-        Self(hasher.finish())
+        Self { shape: hasher.finish(), past: false }
     }
 
     /// Of the whole debug text: for values of which there are few.
     pub fn exactly(value: &impl Debug) -> Self {
         let mut hasher = DefaultHasher::new();
         format!("{value:?}").hash(&mut hasher);
-        Self(hasher.finish())
+        Self { shape: hasher.finish(), past: false }
     }
 
     /// Both together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self(self.0.rotate_left(5) ^ other.0)
+        Self { shape: self.shape.rotate_left(5) ^ other.shape, past: self.past || other.past }
+    }
+
+    /// Says whether the input got past the first check: it was believed, decoded or taken, in part at least.
+    #[must_use]
+    pub fn past(self, past: bool) -> Self {
+        Self { past: self.past || past, ..self }
+    }
+
+    /// See [`Self::past`].
+    #[must_use]
+    pub fn is_past(self) -> bool {
+        self.past
     }
 }
 

@@ -75,7 +75,7 @@ const DER: &[&[u8]] = &[
     b"\x05\0",
 ];
 const RECORDS: &[&[u8]] = &[
-    br#""version":1"#,
+    br#""version":3"#,
     br#""kind":"hello""#,
     br#""kind":"pod""#,
     b"null",

@@ -28,7 +28,7 @@ pub(super) fn resource(bytes: &[u8]) -> Outcome {
         let gone = mesh.apply(vec![Change::Remove(key)]);
         assert_eq!((gone.workloads().count(), gone.services().count(), gone.policies().count()), (0, 0, 0));
     }
-    Outcome::of(&read)
+    Outcome::of(&read).past(read.is_ok())
 }
 
 /// A response to an agent: what cannot be read is refused by name, and the reply answers this response.
@@ -46,6 +46,7 @@ pub(super) fn delta_response(bytes: &[u8]) -> Outcome {
             assert_eq!(received.reply.error_detail.is_some(), !received.rejected.is_empty());
             assert!(received.changes.len() <= response.resources.len() + response.removed_resources.len());
             outcome = outcome.and(Outcome::of(&received.rejected)).and(Outcome::of(&received.changes.len().min(3)));
+            outcome = outcome.past(!received.changes.is_empty());
             mesh = mesh.apply(received.changes);
             let second = subscriber.receive(response.clone());
             mesh = mesh.apply(second.changes);
@@ -74,6 +75,7 @@ pub(super) fn delta_request(bytes: &[u8]) -> Outcome {
             );
         }
         assert!(session.respond(&snapshot).is_none(), "one unanswered response at a time");
+        outcome = outcome.past(response.is_some());
         let sent = response.map(|response| (response.resources.len(), response.removed_resources.len().min(2)));
         outcome = outcome.and(Outcome::of(&acknowledged)).and(Outcome::of(&sent)).and(Outcome::of(&subscribed.min(2)));
         if rest.is_empty() {
