@@ -13,6 +13,7 @@ use weft_node_agent::telemetry::{ConnectionRecord, Direction};
 use weft_testkit::enter_or_skip;
 use weft_testkit::netns::{Lab, Pod};
 use weft_testkit::traffic::{Behaviour, Server};
+use weft_testkit::wire::Capture;
 
 use crate::nodes::{Cluster, DEADLINE, eventually, service};
 use crate::{accept, connect, is_reset, listen, vip};
@@ -23,22 +24,38 @@ const WORST: Duration = Duration::from_secs(6);
 /// Longer than the tests take, so that nothing is tried again meanwhile.
 const LONG: Duration = Duration::from_secs(60);
 
+/// What servers say first; never to be seen on the wire.
+const MARKER: &str = "4111-MARKER";
+const HBONE: u16 = 15008;
+
+/// Looks at the wire of the client's node.
+fn watch(lab: &Lab) -> Capture {
+    Capture::start(lab.wire().name(), "node1", &[MARKER]).unwrap()
+}
+
+/// Whatever failed and was tried elsewhere, nothing went past the tunnels.
+fn assert_only_tunnels(wire: &Capture) {
+    let report = wire.report();
+    report.assert_no_marker().unwrap();
+    report.assert_only_tls_on(&[HBONE]).unwrap();
+}
+
 fn ejection(first: Duration) -> EjectionSettings {
     EjectionSettings { first, longest: first.max(LONG), ..EjectionSettings::default() }
 }
 
 fn greet(pod: &Pod) -> Server {
-    behave(pod, Behaviour::Greet("!".to_owned()))
+    behave(pod, Behaviour::Greet(MARKER.to_owned()))
 }
 
 fn behave(pod: &Pod, behaviour: Behaviour) -> Server {
     Server::start(&pod.netns, SocketAddr::new(pod.address(false), 8080), behaviour).unwrap()
 }
 
-/// Calls the service and waits for its first word.
+/// Calls the service and waits for its first words.
 fn answers(client: &Pod, to: SocketAddr) -> std::io::Result<TcpStream> {
     let mut stream = connect(client, to)?;
-    stream.read_exact(&mut [0])?;
+    stream.read_exact(&mut [0; MARKER.len()])?;
     Ok(stream)
 }
 
@@ -51,6 +68,7 @@ fn left_out(cluster: &Cluster, kind: &str) -> Vec<String> {
 fn a_node_that_vanishes_costs_new_connections_seconds_once_and_live_ones_end_as_reset() {
     enter_or_skip!();
     let lab = Lab::builder().nodes(3).build().unwrap();
+    let wire = watch(&lab);
     let web = lab.pod(1, "web").unwrap();
     // Most endpoints of the service vanish with their node.
     let (cart1, cart2) = (lab.pod(2, "cart1").unwrap(), lab.pod(2, "cart2").unwrap());
@@ -95,12 +113,14 @@ fn a_node_that_vanishes_costs_new_connections_seconds_once_and_live_ones_end_as_
         }
     }
     assert!(resets >= 2 && alive >= 2, "{resets} reset, {alive} alive");
+    assert_only_tunnels(&wire);
 }
 
 #[test]
 fn an_application_that_refuses_is_left_out_and_used_again_when_it_listens() {
     enter_or_skip!();
     let lab = Lab::builder().nodes(2).build().unwrap();
+    let wire = watch(&lab);
     let (web, cart1, cart2) = (lab.pod(1, "web").unwrap(), lab.pod(1, "cart1").unwrap(), lab.pod(2, "cart2").unwrap());
     let mut cluster = Cluster::tuned(&lab, 2, &ProxySettings::default(), ejection(Duration::from_secs(1)));
     cluster.enrol(&[&web, &cart1, &cart2]);
@@ -138,12 +158,14 @@ fn an_application_that_refuses_is_left_out_and_used_again_when_it_listens() {
     }
     let _servers = [greet(&cart1), greet(&cart2)];
     answers(&web, to).unwrap();
+    assert_only_tunnels(&wire);
 }
 
 #[test]
 fn an_application_that_hangs_is_tried_elsewhere_and_left_out() {
     enter_or_skip!();
     let lab = Lab::builder().nodes(2).build().unwrap();
+    let wire = watch(&lab);
     let (web, cart1, cart2) = (lab.pod(1, "web").unwrap(), lab.pod(2, "cart1").unwrap(), lab.pod(2, "cart2").unwrap());
     let settings = ProxySettings { attempt_patience: Duration::from_millis(500), ..ProxySettings::default() };
     let mut cluster = Cluster::tuned(&lab, 2, &settings, ejection(LONG));
@@ -173,12 +195,14 @@ fn an_application_that_hangs_is_tried_elsewhere_and_left_out() {
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     assert_eq!(left_out(&cluster, "tunnel"), [""; 0], "its agent is well");
     drop(hanging);
+    assert_only_tunnels(&wire);
 }
 
 #[test]
 fn an_application_that_resets_what_it_accepts_is_left_out() {
     enter_or_skip!();
     let lab = Lab::builder().nodes(2).build().unwrap();
+    let wire = watch(&lab);
     let (web, cart1, cart2) = (lab.pod(1, "web").unwrap(), lab.pod(1, "cart1").unwrap(), lab.pod(2, "cart2").unwrap());
     let mut cluster = Cluster::tuned(&lab, 2, &ProxySettings::default(), ejection(LONG));
     cluster.enrol(&[&web, &cart1, &cart2]);
@@ -194,7 +218,7 @@ fn an_application_that_resets_what_it_accepts_is_left_out() {
         let mut stream = call;
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         match stream.read(&mut [0]) {
-            Ok(1) => {}
+            Ok(1..) => {}
             _ => {
                 // It went to the bad one, which has said nothing yet.
                 let (at_server, _) = accept(&bad);
@@ -209,4 +233,5 @@ fn an_application_that_resets_what_it_accepts_is_left_out() {
     });
     assert!((5..=6).contains(&reset), "{reset} of {calls} were reset");
     (0..20).for_each(|_| drop(answers(&web, to).unwrap()));
+    assert_only_tunnels(&wire);
 }
