@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     handover::{
-        PodInfo,
+        ChannelError, PodInfo,
         hub::{Effect, Hub, Offer, Outgoing, SessionId},
         server::FromProxy,
     },
@@ -348,7 +348,12 @@ impl Steward {
                 Vec::new()
             }
             FromProxy::Gone(id, reason) => {
-                tracing::info!(session = id, %reason, "a proxy is gone; its listeners stay open");
+                if matches!(reason, ChannelError::Message(_)) {
+                    // It comes again and again until it is restarted, or this half is.
+                    tracing::warn!(session = id, %reason, "a proxy is not understood; its listeners stay open");
+                } else {
+                    tracing::info!(session = id, %reason, "a proxy is gone; its listeners stay open");
+                }
                 self.queues.remove(&id);
                 self.hub.disconnected(id)
             }

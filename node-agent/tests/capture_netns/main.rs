@@ -8,6 +8,7 @@ mod failure;
 mod half;
 mod half_dead;
 mod lives;
+mod older;
 mod ports;
 mod repair;
 mod replace;

@@ -41,7 +41,7 @@ const LIFE: Duration = Duration::from_millis(15);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Accepts until nothing waits any more, and answers with a byte.
-fn serve(listeners: &[TcpListener]) {
+pub(crate) fn serve(listeners: &[TcpListener]) {
     for listener in listeners {
         while let Some((mut stream, _)) = accept(listener, Duration::ZERO) {
             // An end in order: a reset that comes before the caller has looked at its handshake would count as a loss.
@@ -57,8 +57,8 @@ fn outbound(listeners: &Listeners) -> Vec<TcpListener> {
 
 /// Calls of a pod: how many were answered and how many lost (reset, or never answered).
 #[derive(Default)]
-struct Calls {
-    stop: AtomicBool,
+pub(crate) struct Calls {
+    pub(crate) stop: AtomicBool,
     calling: AtomicUsize,
     answered: AtomicU64,
     reset: AtomicU64,
@@ -67,7 +67,7 @@ struct Calls {
 
 impl Calls {
     /// One connection after the other until `stop`.
-    fn make(&self, pod: &Pod, number: usize) {
+    pub(crate) fn make(&self, pod: &Pod, number: usize) {
         self.calling.fetch_add(1, Ordering::Relaxed);
         while !self.stop.load(Ordering::Relaxed) {
             // The reset may come before or after the last word of the handshake.
@@ -86,8 +86,22 @@ impl Calls {
         self.calling.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// How many were answered up to now.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits for so many more answers.
+    pub(crate) async fn until_answered(&self, more: u64) {
+        let (begun, wanted) = (Instant::now(), self.answered() + more);
+        while self.answered() < wanted {
+            assert!(begun.elapsed() < 2 * DEADLINE, "{} of {wanted}", self.answered());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Serves from these until the callers have stopped.
-    fn end(&self, listeners: &[TcpListener]) -> (u64, u64) {
+    pub(crate) fn end(&self, listeners: &[TcpListener]) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         let begun = Instant::now();
         while self.calling.load(Ordering::Relaxed) > 0 && begun.elapsed() < 2 * DEADLINE {
@@ -124,17 +138,17 @@ fn replace_under_load(pod: &Pod, first: Listeners) -> (u64, u64) {
 }
 
 /// What the kernel knows each listener by, for its whole life.
-fn cookies(worker: &WorkerListeners) -> Vec<u64> {
+pub(crate) fn cookies(worker: &WorkerListeners) -> Vec<u64> {
     let all = worker.outbound.iter().chain(&worker.inbound).chain(&worker.hbone);
     all.map(|listener| SockRef::from(listener).cookie().unwrap()).collect()
 }
 
-fn duplicates(listeners: &[TcpListener]) -> Vec<TcpListener> {
+pub(crate) fn duplicates(listeners: &[TcpListener]) -> Vec<TcpListener> {
     listeners.iter().map(|listener| listener.try_clone().unwrap()).collect()
 }
 
 /// A failed test ends its threads.
-struct StopAtEnd<'a>(&'a AtomicBool);
+pub(crate) struct StopAtEnd<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use tempfile::tempdir;
 
 use super::*;
-use crate::handover::{Event, HandoverClient, Hello};
+use crate::handover::{Event, HandoverClient, Hello, MessageError};
 
 fn settings(path: &Path, allowed: Vec<u32>) -> HandoverSettings {
     HandoverSettings { path: path.to_path_buf(), mode: 0o600, owner: None, allowed }
@@ -39,6 +39,25 @@ async fn allowed_users_talk_and_others_are_turned_away() {
         serving.await.unwrap();
         assert!(!path.exists(), "removed at the end");
     }
+}
+
+/// An upgrade in progress.
+#[tokio::test]
+async fn a_proxy_of_another_version_is_turned_away_and_told_apart_by_it() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("handover.sock");
+    let (sender, mut events) = mpsc::channel(8);
+    let serving = tokio::spawn(HandoverServer::bind(settings(&path, vec![own_user()])).unwrap().serve(sender));
+    let older = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::connect(&older, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    let hello = br#"{"version":2,"kind":"hello","workers":1,"node":"one","born":0}"#;
+    rustix::net::send(&older, hello, rustix::net::SendFlags::NOSIGNAL).unwrap();
+    assert!(matches!(events.recv().await, Some(FromProxy::Connected(..))));
+    let Some(FromProxy::Gone(_, why)) = events.recv().await else { panic!("not turned away") };
+    assert!(matches!(why, ChannelError::Message(MessageError::Version { found: 2 })), "{why:?}");
+    assert_eq!(why.to_string(), "handover version 2, this half speaks 3: restart the older half");
+    drop(events);
+    serving.await.unwrap();
 }
 
 #[tokio::test]
