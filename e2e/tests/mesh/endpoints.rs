@@ -83,6 +83,7 @@ fn endpoints_are_chosen_left_out_and_replaced() {
         ensure!(world.metric(1, "weft_ejections_total", &["kind=\"endpoint\"", "cause=\"refused\""])? >= 1.0);
         Ok(())
     });
+    checks.check("nothing in plain, whichever was left out", || world.assert_encrypted().map(drop));
     checks.check("endpoints come and go under load without a failure", || {
         let plan = LoadPlan { target: vip, rate: 100, new_connections: true, patience: SOON, text: MARKER.to_owned() };
         let load = Load::start(&client.netns, plan)?;
