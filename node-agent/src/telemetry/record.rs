@@ -84,14 +84,14 @@ pub struct ConnectionRecord {
     pub service: Option<Arc<Service>>,
     /// How it travelled.
     pub security: Security,
-    /// Bytes from client to server.
+    /// Bytes from client to server: when it is over, all of them; until then those that the counters have been told of.
     pub sent: u64,
-    /// Bytes from server to client.
+    /// Bytes from server to client, likewise.
     pub received: u64,
     /// How it ended: `None` is well; a reason otherwise.
     pub reason: Option<Reason>,
     /// The policy that permitted or denied.
-    pub policy: Option<PolicyKey>,
+    pub policy: Option<Box<PolicyKey>>,
     /// What a policy in shadow mode would have done.
     pub shadow: Option<Box<ShadowDenial>>,
     /// The error's own words.

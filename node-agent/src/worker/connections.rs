@@ -8,6 +8,7 @@
 use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::mem::replace;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -86,11 +87,9 @@ struct Shared {
     client_first: Cell<bool>,
     /// Where telemetry counts it, once it is opened.
     edge: OnceCell<Arc<Edge>>,
-    /// Bytes (sent, received) that telemetry was told of.
-    told: Cell<(u64, u64)>,
     mirror: RefCell<Option<Box<Mirror>>>,
     /// The workload whose policies it was checked against.
-    checked: RefCell<Option<Uid>>,
+    checked: Cell<Option<Uid>>,
     pod: PodUid,
     /// Its place in the pod's count, until the task ends.
     counted: Cell<Option<Counted>>,
@@ -100,6 +99,9 @@ struct Shared {
     /// The task that waits to be cut.
     waiting: Cell<Option<Waker>>,
 }
+
+/// With the two counts of its `Rc` it fits the allocator's bin of 384 bytes; the next one is of 448, which is 1.3 MB with 10,000 connections.
+const _: () = assert!(size_of::<Shared>() <= 384 - 2 * size_of::<usize>());
 
 /// The server's point of view of a same-node connection, which has no second agent to tell it.
 struct Mirror {
@@ -140,9 +142,8 @@ impl Connections {
             traffic: Traffic::default(),
             client_first: Cell::new(client_first),
             edge: OnceCell::new(),
-            told: Cell::new((0, 0)),
             mirror: RefCell::default(),
-            checked: RefCell::default(),
+            checked: Cell::default(),
             pod: pod.clone(),
             counted: Cell::new(Some(load.enter(way))),
             set_up: Cell::default(),
@@ -240,9 +241,10 @@ impl Shared {
 
     /// What was carried since the last call.
     fn untold(&self) -> (u64, u64) {
-        let now = self.bytes();
-        let before = self.told.replace(now);
-        (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1))
+        let (sent, received) = self.bytes();
+        let record = &mut *self.record.borrow_mut();
+        let before = (replace(&mut record.sent, sent), replace(&mut record.received, received));
+        (sent.saturating_sub(before.0), received.saturating_sub(before.1))
     }
 }
 
@@ -308,6 +310,7 @@ impl Live {
     /// What policy said. On a same-node connection it is the server's side that says it, so a shadowed denial counts once.
     pub fn note_verdict(&self, policy: Option<PolicyKey>, shadow: Option<ShadowDenial>) {
         let mut record = self.shared.record.borrow_mut();
+        let policy = policy.map(Box::new);
         record.policy.clone_from(&policy);
         let shadow = shadow.map(Box::new);
         match self.shared.mirror.borrow_mut().as_mut() {
@@ -331,7 +334,7 @@ impl Live {
     pub fn checked(&self, workload: &Arc<Workload>, connection: Connection) {
         self.unchecked();
         self.table.checks.borrow_mut().enter(self.id, workload, connection);
-        *self.shared.checked.borrow_mut() = Some(workload.uid.clone());
+        self.shared.checked.set(Some(workload.uid.clone()));
     }
 
     fn unchecked(&self) {

@@ -213,7 +213,7 @@ async fn a_denied_call_is_reset_and_both_sides_know_why() {
         is_reset(&mut pair.call().await).await;
         let inbound = pair.world.record(Direction::Inbound).await;
         assert_eq!(inbound.reason, Some(Reason::PolicyDenied));
-        assert_eq!(inbound.policy, Some(PolicyKey::new("shop", "deny")));
+        assert_eq!(inbound.policy, Some(Box::new(PolicyKey::new("shop", "deny"))));
         assert_eq!(pair.world.record(Direction::Outbound).await.reason, Some(Reason::PolicyDenied));
     })
     .await;

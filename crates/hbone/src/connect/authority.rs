@@ -15,7 +15,7 @@ pub enum Authority {
     /// A service by name: across networks, or towards a waypoint.
     Host {
         /// Lower case, 1 to 253 bytes of letters, digits, `-`, `_` and `.`; never something that looks like an IPv4 address.
-        name: String,
+        name: Box<str>,
         /// 1 to 65535.
         port: u16,
     },
@@ -86,7 +86,7 @@ fn parse_port(text: &str) -> Result<u16, AuthorityError> {
     text.parse().ok().filter(|port| *port != 0).ok_or(AuthorityError::Port)
 }
 
-fn parse_name(text: &str) -> Result<String, AuthorityError> {
+fn parse_name(text: &str) -> Result<Box<str>, AuthorityError> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let labels_fit = name.split('.').all(|label| {
         (1..=63).contains(&label.len())
@@ -98,7 +98,7 @@ fn parse_name(text: &str) -> Result<String, AuthorityError> {
     if name.len() > LONGEST_NAME || !labels_fit || ends_in_number {
         return Err(AuthorityError::Host);
     }
-    Ok(name.to_ascii_lowercase())
+    Ok(name.to_ascii_lowercase().into())
 }
 
 fn is_hex(label: &str) -> bool {

@@ -137,7 +137,7 @@ fn a_head_that_no_header_can_carry_is_an_error() {
 fn authorities() -> impl Strategy<Value = Authority> {
     let address = (any::<IpAddr>(), 1_u16..).prop_map(|(ip, port)| Authority::Address(SocketAddr::new(ip, port)));
     let host = ("([a-z0-9_]([a-z0-9-]{0,20}[a-z0-9])?\\.){0,4}[a-z][a-z0-9-]{0,20}", 1_u16..)
-        .prop_map(|(name, port)| Authority::Host { name, port });
+        .prop_map(|(name, port)| Authority::Host { name: name.into(), port });
     prop_oneof![address, host]
 }
 
