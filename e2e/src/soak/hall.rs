@@ -34,6 +34,9 @@ pub(super) struct Hall {
     stranger: Pod,
     outside: IpAddr,
     _outside: Server,
+    /// In the mesh on the other node: whom only the neighbour calls.
+    aside: SocketAddr,
+    _aside: Server,
     /// An echo that nobody else calls.
     pub(super) slow: SocketAddr,
     _slow: Echo,
@@ -53,10 +56,12 @@ impl Hall {
         let cluster = &mut place.cluster;
         let neighbour = cluster.pod(PodPlan::new(NAMESPACE, "neighbour", "neighbour-1", 1))?;
         let quiet = cluster.pod(PodPlan::new(NAMESPACE, "slow", "slow-1", 2))?;
+        let aside = cluster.pod(PodPlan::new(NAMESPACE, "aside", "aside-1", 2))?;
         cluster.namespace("outside", &[])?;
         let mut pod = |name: &str, node| cluster.pod(PodPlan::new("outside", name, name, node));
         let (stranger, hermit) = (pod("stranger", 1)?, pod("hermit", 2)?);
         let server = Server::start(&hermit.netns, PIECE)?;
+        let server_aside = Server::start(&aside.netns, PIECE)?;
         let slow_server = Echo::start(&quiet.netns, SocketAddr::new("::".parse()?, SLOW), Behaviour::Echo)?;
         let hall = Self {
             place,
@@ -64,6 +69,8 @@ impl Hall {
             stranger,
             outside: hermit.v4.into(),
             _outside: server,
+            aside: SocketAddr::new(aside.v4.into(), ECHO),
+            _aside: server_aside,
             slow: SocketAddr::new(quiet.v4.into(), SLOW),
             _slow: slow_server,
         };
@@ -77,7 +84,7 @@ impl Hall {
             let text = self.place.metrics(1)?;
             anyhow::Ok(metric(&text, "istio_tcp_connections_opened_total", words))
         };
-        for (app, to) in [("neighbour", self.echo()), ("client", self.slow)] {
+        for (app, to) in [("neighbour", self.echo()), ("neighbour", self.aside), ("client", self.slow)] {
             let pod = if app == "neighbour" { &self.neighbour } else { &self.place.client };
             let name = format!("source_workload=\"{app}");
             let words = ["reporter=\"source\"", "connection_security_policy=\"mutual_tls\"", name.as_str()];
@@ -108,6 +115,11 @@ impl Hall {
 
     pub(super) fn neighbours_p99(&self) -> Result<Duration> {
         self.p99_of(&self.neighbour, self.echo())
+    }
+
+    /// The same at a server that no abuser calls: nothing but the mesh and the processors is shared.
+    pub(super) fn neighbours_p99_aside(&self) -> Result<Duration> {
+        self.p99_of(&self.neighbour, self.aside)
     }
 
     /// Of one request after the other on one connection.
