@@ -23,6 +23,7 @@ const PLACES: &[Place] = &[
     place("weft-wire", 1, &["weft-model", "weft-runtime"], false),
     place("weft-hbone", 1, &["weft-runtime"], true), // knows neither certificates nor policy, so no model
     place("weft-manifest", 1, &["weft-model", "weft-runtime"], true),
+    place("weft-image", 1, &[], false), // files in, an archive out: knows nothing of the mesh
     place("weft-identity", 2, &["weft-model", "weft-runtime", "weft-wire"], false),
     place("weft-node-agent", 3, ABOVE_ALL, true),
     place("weft-xds-server", 3, WITHOUT_TUNNELS, true),
@@ -31,6 +32,7 @@ const PLACES: &[Place] = &[
     place("weft-fuzz", 4, READERS, false), // everything that reads what strangers write, in whichever program
     place("weft-e2e", 4, &["weft-model", TESTKIT], true), // the programs as programs only
     place("weft-sim", 4, SIMULATED, false), // what decides in the programs, as values
+    place("weft-cluster", 4, &["weft-image"], false), // Kubernetes for tests, whatever runs in it
 ];
 
 const SIMULATED: &[&str] = &["weft-model", "weft-wire", "weft-manifest", "weft-node-agent", "weft-xds-server"];
@@ -45,7 +47,7 @@ const READERS: &[&str] =
 /// in through other crates.
 const HOMES: &[(&[&str], &[&str])] = &[
     (&["rustls", "tokio-rustls", "rustls-webpki", "aws-lc-rs", "x509-parser"], &["weft-identity"]),
-    (&["rcgen"], &["weft-identity", TESTKIT]),
+    (&["rcgen"], &["weft-identity", TESTKIT, "weft-cluster"]),
     (&["h2"], &["weft-hbone"]),
     (&["prost", "prost-types"], &["weft-wire", "weft-xds-server", "weft-fuzz"]),
     (&["tonic-prost", "tonic-prost-build", "protox"], &["weft-wire"]),
@@ -54,13 +56,19 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["axum"], &["weft-runtime", "weft-e2e"]),
     (&["hyper"], &["weft-e2e"]),
     (&["tracing-subscriber"], &["weft-runtime"]),
-    (&["nix"], &["weft-node-agent", TESTKIT, "weft-e2e"]),
+    (&["nix"], &["weft-node-agent", TESTKIT, "weft-e2e", "weft-cluster"]),
     (&["rtnetlink", "caps", "landlock", "seccompiler"], &["weft-node-agent"]),
     (&["comfy-table"], &["weft-cli"]),
     (&["ureq"], &["weft-cli", "weft-e2e"]),
     (&["kube", "k8s-openapi"], &["weft-xds-server", "weft-e2e"]),
-    (&["clap"], &["weft-node-agent", "weft-xds-server", "weft-cli", "weft-e2e", "weft-sim", "weft-fuzz"]),
-    (&["anyhow"], &["weft-node-agent", "weft-xds-server", "weft-cli", TESTKIT, "weft-e2e", "weft-fuzz"]),
+    (
+        &["clap"],
+        &["weft-node-agent", "weft-xds-server", "weft-cli", "weft-e2e", "weft-sim", "weft-fuzz", "weft-cluster"],
+    ),
+    (
+        &["anyhow"],
+        &["weft-node-agent", "weft-xds-server", "weft-cli", TESTKIT, "weft-e2e", "weft-fuzz", "weft-cluster"],
+    ),
     // Never: one TLS provider, and no C library that somebody else must patch.
     (&["ring", "openssl", "openssl-sys", "native-tls", "reqwest"], &[]),
 ];

@@ -1,0 +1,126 @@
+//! The programs of a cluster, built from their Go modules once and kept in the folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use weft_image::{Config, Image, Layer, Platform};
+
+use crate::wait;
+
+/// As in `kube/go.mod`.
+pub const KUBERNETES: &str = "v1.34.4";
+
+/// The name of the image that holds a pod's namespaces.
+pub const PAUSE: &str = "localhost/weft/pause:v1";
+
+/// In the order of their importance.
+const PROGRAMS: [&str; 3] = ["kube", "coredns", "pause"];
+
+/// Builds what is missing or older than its source. The first time that takes 7 to 14 minutes of two cores, then seconds.
+///
+/// # Errors
+/// Go is not there, or a build fails.
+pub fn build(folder: &Path, say: &dyn Fn(&str)) -> Result<()> {
+    let bin = folder.join("bin");
+    fs::create_dir_all(&bin)?;
+    for name in PROGRAMS {
+        let (source, program) = (source(name), bin.join(name));
+        if !is_older(&program, &source)? {
+            continue;
+        }
+        say(&format!("building {name} (the first time this takes minutes) ..."));
+        let begin = Instant::now();
+        go_build(name, &source, &program, folder, say)?;
+        say(&format!("built {name} in {} s", begin.elapsed().as_secs()));
+    }
+    images(folder)
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn is_older(program: &Path, source: &Path) -> Result<bool> {
+    let Ok(built) = fs::metadata(program).and_then(|metadata| metadata.modified()) else { return Ok(true) };
+    for entry in fs::read_dir(source).with_context(|| source.display().to_string())? {
+        if entry?.metadata()?.modified()? > built {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn go_build(name: &str, source: &Path, program: &Path, folder: &Path, say: &dyn Fn(&str)) -> Result<()> {
+    let log = folder.join(format!("{name}-build.log"));
+    let output = fs::File::create(&log)?;
+    let mut command = Command::new("go");
+    // No workspace, no vendor folder, no other toolchain: what go.mod says. The version is told, because the server says it and
+    // clients look at it.
+    command
+        .args(["build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", &link_flags(), "-o"])
+        .arg(program)
+        .arg(".")
+        .current_dir(source)
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .env("GOFLAGS", "")
+        .env("GOTOOLCHAIN", "local")
+        .stdout(output.try_clone()?)
+        .stderr(output);
+    let mut child =
+        command.spawn().context("cannot run go: `make cluster-up` needs Go 1.24 or newer (https://go.dev/dl)")?;
+    let mut told = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if told.elapsed() > Duration::from_secs(30) {
+            told = Instant::now();
+            // With -v, a line for each package.
+            let packages = fs::read_to_string(&log)?.lines().count();
+            say(&format!("  {name}: {packages} packages"));
+        }
+        wait::pause(Duration::from_millis(100));
+    };
+    if !status.success() {
+        let text = fs::read_to_string(&log)?;
+        let lines: Vec<&str> = text.lines().collect();
+        bail!("building {name} failed:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+    }
+    Ok(())
+}
+
+fn link_flags() -> String {
+    let mut flags = "-s -w".to_owned();
+    let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
+    for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+        flags +=
+            &format!(" -X {package}.gitVersion={KUBERNETES} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}");
+    }
+    flags
+}
+
+/// The images that a cluster cannot begin without.
+fn images(folder: &Path) -> Result<()> {
+    for (name, program, image) in [("pause", "/pause", PAUSE), ("coredns", "/coredns", crate::dns::IMAGE)] {
+        let (binary, archive) = (folder.join("bin").join(name), image_file(folder, name));
+        if archive.exists() && fs::metadata(&archive)?.modified()? > fs::metadata(&binary)?.modified()? {
+            continue;
+        }
+        fs::create_dir_all(archive.parent().context("a file lies in a folder")?)?;
+        let mut layer = Layer::default();
+        layer.copy(program, 0o755, &binary)?;
+        let config = Config { entrypoint: vec![program.to_owned()], ..Config::default() };
+        weft_image::write(&archive, image, &[Image { platform: Platform::own(), config, layers: vec![layer] }])?;
+    }
+    Ok(())
+}
+
+/// Where an image's archive is kept.
+#[must_use]
+pub fn image_file(folder: &Path, name: &str) -> PathBuf {
+    folder.join("images").join(format!("{name}.tar"))
+}
