@@ -22,4 +22,5 @@ pub mod privileges;
 pub mod sandbox;
 pub mod supervise;
 pub mod telemetry;
+pub mod watch;
 pub mod worker;

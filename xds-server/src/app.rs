@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use weft_identity::control::{Incoming, ServingSource};
 use weft_identity::signer::{LeafLifetime, Signer};
+use weft_model::Uid;
 use weft_runtime::admin::{Admin, Exposure, bind};
 use weft_runtime::metrics::Registry;
 use weft_runtime::readiness::{Guard, Readiness};
@@ -23,11 +24,11 @@ use weft_runtime::{drain, logging};
 use weft_wire::proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 
 use crate::ca::{CaMetrics, CaSettings, CertificateService, Keeper, RootSource};
-use crate::config::{Arguments, Source};
+use crate::config::Arguments;
+use crate::ground::Ground;
 use crate::pipeline::{Pipeline, Served};
 use crate::sections::{Sources, register, shown_settings};
-use crate::serve::{self, Ads, AdsSettings, Authenticate, CapturedStore, NodeTokens, Nodes, Reports, ServeMetrics};
-use crate::source;
+use crate::serve::{self, Ads, AdsSettings, Nodes, Reports, ServeMetrics};
 
 /// Runs until a signal comes, then drains.
 ///
@@ -40,25 +41,26 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     let readiness = Readiness::new();
     let mut tasks = JoinSet::new();
 
+    let mut ground = Ground::open(&arguments, &registry).await?;
+    let cluster = ground.cluster.take();
+    if let Some(cluster) = &cluster {
+        cluster.fetch_root(&arguments).await.context("the root of the certificate authority")?;
+    }
     let (keeper, signer) = Keeper::open(ca_settings(&arguments), weft_identity::clock::system(), &registry)?;
     tasks.spawn(keeper.run());
-    let tokens = Arc::new(NodeTokens::open(&arguments.node_tokens)?);
-    let (store, captured) = CapturedStore::open(&arguments.state_dir)?;
-    let Source::Directory(directory) = &arguments.source;
-    // Last good versions outlive us: a Deny policy whose file is broken now must stay in force over a restart.
-    let memory = arguments.state_dir.join("last-good");
-    let source =
-        source::start(directory, Some(&memory), &registry).with_context(|| format!("--source {}", arguments.source))?;
-    let (pipeline, served) = Pipeline::new(source.outcomes.clone(), captured, arguments.mesh());
+    if let Some(cluster) = cluster {
+        cluster.keep_root(&arguments, signer.clone(), &mut tasks);
+    }
+    let (pipeline, served) = Pipeline::new(ground.outcomes.clone(), ground.captured.clone(), arguments.mesh());
     tasks.spawn(pipeline.run());
     tasks.spawn(open_when_read(served.clone(), readiness.wait_for("source: read for the first time")));
 
     let nodes = Nodes::new();
     let sources = Sources {
         served: served.clone(),
-        outcomes: source.outcomes.clone(),
+        outcomes: ground.outcomes.clone(),
         nodes: nodes.clone(),
-        tokens: tokens.clone(),
+        tokens: ground.tokens.clone(),
         settings: shown_settings(&arguments),
     };
     let admin = register(Admin::new(readiness.clone(), registry.clone()).logging(logging), &sources);
@@ -74,13 +76,14 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
         metrics: metrics.clone(),
         drain: watch.clone(),
         limits: weft_wire::delta::Limits::default(),
-        reports_due: (!store.remembers()).then(|| tokio::time::Instant::now() + serve::REPORTS_TIME),
+        reports_due: (!ground.remembers).then(|| tokio::time::Instant::now() + serve::REPORTS_TIME),
     });
     let placement = served.placement.clone();
-    let reports = Reports::new(store, move |uid| placement.read(|placement| placement.node_of(uid).cloned()), metrics);
+    let node_of = move |uid: &Uid| placement.read(|placement| placement.node_of(uid).cloned());
+    let reports = Reports::new(ground.keep.clone(), node_of, metrics);
     let certificates = certificates(&arguments, &signer, &served, &registry);
     let incoming = incoming(&arguments, signer).await?;
-    let authenticate: Arc<dyn Authenticate> = tokens;
+    let authenticate = ground.authenticate.clone();
     let more = |routes: tonic::service::Routes| {
         let certificates = IstioCertificateServiceServer::new(certificates);
         routes.add_service(certificates.max_decoding_message_size(crate::ca::REQUEST_LIMIT))
@@ -98,7 +101,7 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     };
     let outcome = trigger.drain(arguments.drain_deadline).await;
     tracing::info!(?outcome, "drained");
-    source.stop();
+    drop(ground);
     let _outcome = pages.drain(Duration::from_secs(1)).await;
     tasks.shutdown().await;
     ended

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use weft_model::workload::{DEFAULT_CLUSTER, DEFAULT_TRUST_DOMAIN};
+
+pub use weft_manifest::Source;
 
 use crate::translate::MeshSettings;
 
@@ -18,16 +19,26 @@ use crate::translate::MeshSettings;
     after_help = "Example:\n  weft-xds-server --source dir:/etc/weft/cluster --state-dir /var/lib/weft --node-tokens /etc/weft/node-tokens\n\nThe file of node tokens has one line per node: NODE TOKEN\n\n`weft-xds-server rotate-root --help`: a new root certificate without a restart"
 )]
 pub struct Arguments {
-    /// Where the objects are: `dir:PATH` reads and watches a directory of Kubernetes YAML.
-    #[arg(long, env = "WEFT_SOURCE", value_name = "dir:PATH")]
+    /// Where the objects are: `kubernetes` watches the API server of the cluster that this program runs in (or of $KUBECONFIG,
+    /// or of `kubernetes:KUBECONFIG`), `dir:PATH` a directory of Kubernetes YAML.
+    #[arg(long, env = "WEFT_SOURCE", value_name = "kubernetes | dir:PATH")]
     pub source: Source,
     /// Holds what must survive a restart: the root of the certificate authority (unless given) and which pods are
     /// captured. Created if missing, for this user only.
     #[arg(long, env = "WEFT_STATE_DIR", default_value = "/var/lib/weft", value_name = "PATH")]
     pub state_dir: PathBuf,
-    /// Lines `NODE TOKEN`: who may open a stream for which node. Read again when it changes.
+    /// With a directory: lines `NODE TOKEN`, who may open a stream for which node. Read again when it changes.
     #[arg(long, env = "WEFT_NODE_TOKENS", value_name = "FILE")]
-    pub node_tokens: PathBuf,
+    pub node_tokens: Option<PathBuf>,
+    /// With Kubernetes: the service account of the node agents. Bound tokens of its pods are taken, each for its pod's node.
+    #[arg(long, default_value = "weft-system/weft-node-agent", value_name = "NAMESPACE/NAME")]
+    pub agent_account: String,
+    /// With Kubernetes: the audience that those tokens must have.
+    #[arg(long, default_value = "weft", value_name = "NAME")]
+    pub token_audience: String,
+    /// With Kubernetes: the namespace of this program, which holds the secret of the certificate authority.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "weft-system", value_name = "NAMESPACE")]
+    pub namespace: String,
     /// Where agents come to (discovery and certificates).
     #[arg(long, default_value = "[::]:15012", value_name = "ADDRESS")]
     pub listen: SocketAddr,
@@ -122,37 +133,6 @@ pub struct RotateArguments {
     pub status: bool,
 }
 
-/// Where the objects are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A directory of Kubernetes YAML.
-    Directory(PathBuf),
-}
-
-/// A text that names no source.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a source; expected dir:PATH, for example dir:/etc/weft/cluster")]
-pub struct SourceError(String);
-
-impl FromStr for Source {
-    type Err = SourceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once(':') {
-            Some(("dir", path)) if !path.is_empty() => Ok(Self::Directory(path.into())),
-            _ => Err(SourceError(text.to_owned())),
-        }
-    }
-}
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Directory(path) => write!(f, "dir:{}", path.display()),
-        }
-    }
-}
-
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -201,6 +181,5 @@ mod tests {
     fn a_key_needs_its_certificate() {
         let words = "weft-xds-server --source dir:/x --node-tokens /t --ca-key /k";
         assert!(Arguments::try_parse_from(words.split(' ')).is_err());
-        assert!("kubernetes:".parse::<Source>().unwrap_err().to_string().contains("dir:PATH"));
     }
 }

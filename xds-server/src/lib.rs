@@ -8,6 +8,7 @@ pub mod ca;
 pub mod catalog;
 pub mod config;
 pub mod difference;
+mod ground;
 pub mod pipeline;
 pub mod placement;
 mod sections;

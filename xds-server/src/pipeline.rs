@@ -1,16 +1,17 @@
 //! From what is written to what is served: objects and reports in; catalog, placement and view out, always all of one
 //! version. Runs whenever either input changed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weft_manifest::{Objects, Outcome};
 use weft_model::{Mesh, Uid};
-use weft_runtime::shared::{self, Reader, Writer};
+use weft_runtime::shared::{self, Reader, Writer, WriterGone};
 
 use crate::catalog::Catalog;
 use crate::difference::Changes;
 use crate::placement::Placement;
-use crate::serve::Captured;
+use crate::serve::{Captured, Conditions};
 use crate::translate::{MeshSettings, translate};
 
 /// What the rest of the server reads.
@@ -24,11 +25,30 @@ pub struct Served {
     pub mesh: Reader<Mesh>,
 }
 
+/// What says which pods are captured.
+#[derive(Debug, Clone)]
+pub enum CapturedFrom {
+    /// The reports of nodes, kept beside the objects.
+    Reports(Reader<Captured>),
+    /// The pods themselves: reports were written to them.
+    Conditions,
+}
+
+impl CapturedFrom {
+    async fn changed(&mut self) -> Result<(), WriterGone> {
+        match self {
+            Self::Reports(captured) => captured.changed().await,
+            // It changes with the objects.
+            Self::Conditions => std::future::pending().await,
+        }
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Pipeline {
     outcomes: Reader<Option<Arc<Outcome>>>,
-    captured: Reader<Captured>,
+    captured: CapturedFrom,
     settings: MeshSettings,
     catalog: Writer<Option<Catalog>>,
     placement: Writer<Placement>,
@@ -40,7 +60,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(
         outcomes: Reader<Option<Arc<Outcome>>>,
-        captured: Reader<Captured>,
+        captured: CapturedFrom,
         settings: MeshSettings,
     ) -> (Self, Served) {
         let (catalog, catalog_reader) = shared::channel(None);
@@ -54,9 +74,10 @@ impl Pipeline {
     pub async fn run(mut self) {
         loop {
             // Both inputs are loaded after their change was taken note of, so no version is missed.
-            let (outcome, captured) = (self.outcomes.load(), self.captured.load());
+            let outcome = self.outcomes.load();
             if let Some(outcome) = outcome.as_ref() {
-                self.publish(&outcome.objects, &captured);
+                let believed = self.believed(outcome);
+                self.publish(&outcome.objects, &believed);
             }
             let gone = tokio::select! {
                 changed = self.outcomes.changed() => changed.is_err(),
@@ -68,10 +89,19 @@ impl Pipeline {
         }
     }
 
-    fn publish(&mut self, objects: &Objects, captured: &Captured) {
-        // A node's word counts only for pods that the source says run there.
-        let believed = captured.effective(|uid| node_of(objects, &self.settings, uid));
-        let resources = translate(objects, &believed, &self.settings);
+    fn believed(&self, outcome: &Outcome) -> BTreeSet<Uid> {
+        match &self.captured {
+            // A node's word counts only for pods that the source says run there.
+            CapturedFrom::Reports(captured) => {
+                captured.load().effective(|uid| node_of(&outcome.objects, &self.settings, uid))
+            }
+            // It was only written to those.
+            CapturedFrom::Conditions => Conditions::captured(outcome, &self.settings.cluster),
+        }
+    }
+
+    fn publish(&mut self, objects: &Objects, believed: &BTreeSet<Uid>) {
+        let resources = translate(objects, believed, &self.settings);
         let mesh = self.mesh.load();
         let Changes { changes, duplicates } = Changes::between(&mesh, resources);
         if !duplicates.is_empty() {

@@ -24,7 +24,7 @@ pub(crate) struct Sources {
     pub(crate) served: Served,
     pub(crate) outcomes: Reader<Option<Arc<Outcome>>>,
     pub(crate) nodes: Nodes,
-    pub(crate) tokens: Arc<NodeTokens>,
+    pub(crate) tokens: Option<Arc<NodeTokens>>,
     pub(crate) settings: BTreeMap<String, String>,
 }
 
@@ -49,10 +49,11 @@ fn value<T: Serialize>(rows: &T) -> Value {
 
 /// The settings that are worth showing; no secret is among them.
 pub(crate) fn shown_settings(arguments: &Arguments) -> BTreeMap<String, String> {
+    let node_tokens = arguments.node_tokens.as_ref().map_or_else(String::new, |path| path.display().to_string());
     let shown = [
         ("source", arguments.source.to_string()),
         ("state directory", arguments.state_dir.display().to_string()),
-        ("node tokens", arguments.node_tokens.display().to_string()),
+        ("node tokens", node_tokens),
         ("listen", arguments.listen.to_string()),
         ("cluster", arguments.cluster.clone()),
         ("network", arguments.network.clone()),
@@ -64,7 +65,7 @@ pub(crate) fn shown_settings(arguments: &Arguments) -> BTreeMap<String, String> 
 
 fn config(sources: &Sources) -> ConfigView {
     let mut findings = object_findings(sources);
-    findings.extend(sources.tokens.findings().into_iter().map(|finding| Finding {
+    findings.extend(sources.tokens.iter().flat_map(|tokens| tokens.findings()).map(|finding| Finding {
         origin: format!("{}:{}", sources.settings["node tokens"], finding.line),
         object: "node token".to_owned(),
         field: String::new(),

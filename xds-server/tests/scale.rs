@@ -12,7 +12,7 @@ use weft_manifest::{Files, Outcome, Store};
 use weft_runtime::shared;
 use weft_wire::convert::ResourceType;
 use weft_wire::delta::Snapshot;
-use weft_xds_server::pipeline::Pipeline;
+use weft_xds_server::pipeline::{CapturedFrom, Pipeline};
 use weft_xds_server::serve::Captured;
 use weft_xds_server::translate::MeshSettings;
 
@@ -54,7 +54,8 @@ async fn change(pods: usize) -> (Duration, Duration) {
     assert!(!first.findings.iter().any(|finding| finding.needs_action()), "{:?}", first.findings.first());
     let (mut outcomes, outcomes_reader) = shared::channel(Some(Arc::new(first)));
     let (_captured, captured_reader) = shared::channel(Captured::default());
-    let (pipeline, served) = Pipeline::new(outcomes_reader, captured_reader, MeshSettings::default());
+    let (pipeline, served) =
+        Pipeline::new(outcomes_reader, CapturedFrom::Reports(captured_reader), MeshSettings::default());
     let mut catalog = served.catalog.clone();
     let running = tokio::task::spawn_local(pipeline.run());
     let before = catalog.wait_until(Option::is_some).await.unwrap();

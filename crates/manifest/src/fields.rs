@@ -20,16 +20,25 @@ pub(crate) struct Problem {
 
 /// The faults of one document, in the order of reading.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems {
+    found: RefCell<Vec<Problem>>,
+    /// Fields that are not known are no problem.
+    takes_unknown: bool,
+}
 
 impl Problems {
+    /// For objects of an API server, which has dropped what it does not know itself.
+    pub(crate) fn of_a_server() -> Self {
+        Self { takes_unknown: true, ..Self::default() }
+    }
+
     pub(crate) fn into_vec(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.found.into_inner()
     }
 
     fn push(&self, severity: Severity, field: &str, text: String) {
         let problem = Problem { severity, field: field.to_owned(), text };
-        let mut list = self.0.borrow_mut();
+        let mut list = self.found.borrow_mut();
         // A mapping that is none is met once for each of its fields.
         if !list.contains(&problem) {
             list.push(problem);
@@ -222,6 +231,9 @@ impl<'a> At<'a> {
             Some(Value::Mapping(fields)) => fields,
             Some(_) => return self.error(self.expected("a mapping")),
         };
+        if self.problems.takes_unknown {
+            return;
+        }
         for name in fields.keys() {
             match name.as_str() {
                 None => self.error("has a key that is not a text"),

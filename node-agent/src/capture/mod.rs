@@ -8,7 +8,7 @@
 //! | [`rules`], [`ruleset`], [`compare`] | rules as values, which ones, what deviates (pure) |
 //! | [`course`] | which act follows when a pod joins or leaves (pure) |
 //! | [`program`], [`routes`], [`install`] | put them into the kernel, read them back |
-//! | [`netns`] | a thread inside a pod's namespace |
+//! | [`netns`], `placing` | a thread inside a pod's namespace; where that is, when nobody says it |
 //! | [`socket`], [`batch`], `adopt` | listeners and dial sockets; listeners that a proxy brings back |
 //! | [`diag`], [`connections`], [`join`] | connections that are already there; joining and leaving |
 //! | [`alarm`] | the kernel's word that rules or routes have changed |
@@ -31,6 +31,7 @@ pub mod join;
 pub mod mark;
 pub mod netns;
 mod order;
+mod placing;
 mod pod;
 pub mod privileges;
 pub mod program;

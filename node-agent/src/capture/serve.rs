@@ -12,6 +12,7 @@ use tokio::{
 pub use super::settings::{CaptureSettings, STATUS_FILE};
 use super::{
     install::{InstallError, Installer},
+    placing::Placer,
     status::StatusHandle,
     steward::Steward,
 };
@@ -76,22 +77,26 @@ pub async fn serve(
     tokio::pin!(stop);
     wanted.mark_changed();
     let mut list: Arc<Vec<PodSpec>> = Arc::default();
-    let mut listed = false;
+    let (mut listed, mut placer, mut placed) = (false, Placer::default(), Vec::new());
     loop {
         tokio::select! {
             () = &mut stop => break,
             changed = wanted.changed() => {
                 changed.map_err(|_| CaptureFailure::SourceEnded)?;
                 list = wanted.borrow_and_update().clone();
+                placed = placer.place(&list);
                 if !std::mem::replace(&mut listed, true) {
-                    steward.expect(&list);
+                    steward.expect(&placed);
                 }
-                steward.follow(&list);
+                steward.follow(&placed);
             }
             Some((uid, report)) = reported.recv() => steward.hear(&uid, report),
             Some(event) = proxies.recv() => steward.proxy(event),
             _ = tick.tick(), if listed => {
-                steward.follow(&list);
+                if placer.is_looking(&list) {
+                    placed = placer.place(&list);
+                }
+                steward.follow(&placed);
                 steward.show();
             }
             Some(_ended) = steward.tasks.join_next() => {}

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod root;
 pub mod rotate;
 pub mod serve;
+pub mod shared;
 
 pub use files::RootError;
 pub use keeper::{CaSettings, Keeper};

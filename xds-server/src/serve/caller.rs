@@ -1,9 +1,10 @@
 //! Who calls: made from the bearer token once, before anything else of a request is read.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Request, Status};
+use tonic::{Extensions, Status};
 use weft_model::Reason;
 use weft_wire::refusal::refuse;
 
@@ -14,13 +15,14 @@ pub struct Caller {
     pub node: Arc<str>,
 }
 
-/// Proves who calls: by a file of tokens here, by Kubernetes' TokenReview later.
+/// Proves who calls: by a file of tokens, or by asking Kubernetes (TokenReview).
+#[tonic::async_trait]
 pub trait Authenticate: Send + Sync + 'static {
     /// The caller with this bearer token.
     ///
     /// # Errors
     /// Why there is none.
-    fn authenticate(&self, bearer: Option<&str>) -> Result<Caller, Reason>;
+    async fn authenticate(&self, bearer: Option<&str>) -> Result<Caller, Reason>;
 }
 
 /// The bearer token of a request (RFC 6750 section 2.1; the scheme's case does not matter, RFC 9110 section 11.1).
@@ -31,25 +33,23 @@ fn bearer(metadata: &MetadataMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// For every request: puts the [`Caller`] into its extensions, or refuses it.
-pub(super) fn intercept(authenticate: &dyn Authenticate, mut request: Request<()>) -> Result<Request<()>, Status> {
-    match authenticate.authenticate(bearer(request.metadata())) {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            Ok(request)
-        }
-        Err(reason) => {
-            let from = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
-            tracing::warn!(reason = reason.code(), from, "a caller is refused");
-            Err(refuse(reason, "the control plane does not know the bearer token, or there is none"))
-        }
-    }
+/// For every request, before anything of it is read: the caller, or its refusal.
+pub(super) async fn identify(
+    authenticate: &dyn Authenticate,
+    metadata: &MetadataMap,
+    from: Option<SocketAddr>,
+) -> Result<Caller, Status> {
+    authenticate.authenticate(bearer(metadata)).await.map_err(|reason| {
+        let from = from.map(|address| address.to_string()).unwrap_or_default();
+        tracing::warn!(reason = reason.code(), from, "a caller is refused");
+        refuse(reason, "the control plane does not know the bearer token, or there is none")
+    })
 }
 
 /// The caller of an authenticated request. `ca` asks here, too.
 ///
 /// # Errors
-/// The request did not pass the interceptor; it is refused rather than believed.
+/// The request did not pass the gate; it is refused rather than believed.
 pub fn caller_of(extensions: &Extensions) -> Result<Caller, Status> {
     let nobody = || refuse(Reason::Unauthenticated, "the caller is not known");
     extensions.get::<Caller>().cloned().ok_or_else(nobody)

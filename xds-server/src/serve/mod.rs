@@ -4,21 +4,26 @@
 mod ads;
 mod caller;
 mod captured;
+mod conditions;
 mod conversation;
+mod gate;
 mod interest;
 mod metrics;
 mod nodes;
 mod report;
+mod reviewed;
 mod router;
 mod tokens;
 
 pub use ads::{Ads, AdsSettings, REPORTS_TIME};
 pub use caller::{Authenticate, Caller, caller_of};
 pub use captured::{Captured, CapturedError, CapturedStore};
+pub use conditions::Conditions;
 pub use conversation::Conversation;
 pub use interest::View;
 pub use metrics::ServeMetrics;
 pub use nodes::{NodeStatus, Nodes, StreamView};
-pub use report::Reports;
+pub use report::{Keep, NotKept, Reports};
+pub use reviewed::ReviewedTokens;
 pub use router::{ServeError, serve};
 pub use tokens::{NodeTokens, TokenFinding, TokensError};

@@ -30,31 +30,65 @@ const PER_NODE: Allowance = Allowance { burst: 100, per_second: 10.0 };
 /// Where the source says that a pod runs.
 type NodeOf = dyn Fn(&Uid) -> Option<Arc<str>> + Send + Sync;
 
+/// Where reports are kept: what one says is in force when it is written down, for this and every later life of the server.
+#[tonic::async_trait]
+pub trait Keep: Send + Sync + 'static {
+    /// Keeps the report of one node; gives how many pods all nodes claim now.
+    ///
+    /// # Errors
+    /// It cannot be kept, and is not in force. Logged already.
+    async fn keep(&self, node: &Arc<str>, uids: BTreeSet<Uid>) -> Result<usize, NotKept>;
+
+    /// How many pods all nodes claim.
+    fn count(&self) -> usize;
+}
+
+/// A report could not be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the control plane cannot keep the report now")]
+pub struct NotKept;
+
+#[tonic::async_trait]
+impl Keep for Mutex<CapturedStore> {
+    async fn keep(&self, node: &Arc<str>, uids: BTreeSet<Uid>) -> Result<usize, NotKept> {
+        // A panic while reporting leaves the store as it was before or after; both are right.
+        let mut store = self.lock().unwrap_or_else(PoisonError::into_inner);
+        store.report(node, uids).map_err(|error| {
+            tracing::error!(%error, "a report cannot be kept");
+            NotKept
+        })?;
+        Ok(store.count())
+    }
+
+    fn count(&self) -> usize {
+        self.lock().unwrap_or_else(PoisonError::into_inner).count()
+    }
+}
+
 /// The service.
 #[derive(Clone)]
 pub struct Reports {
-    store: Arc<Mutex<CapturedStore>>,
+    keep: Arc<dyn Keep>,
     node_of: Arc<NodeOf>,
     quota: Arc<Quota<Arc<str>>>,
     metrics: ServeMetrics,
 }
 
 impl Reports {
-    /// Writes into the store. `node_of` only serves to tell the node which of its words are not believed yet.
+    /// Writes into what keeps. `node_of` only serves to tell the node which of its words are not believed yet.
     pub fn new(
-        store: CapturedStore,
+        keep: Arc<dyn Keep>,
         node_of: impl Fn(&Uid) -> Option<Arc<str>> + Send + Sync + 'static,
         metrics: ServeMetrics,
     ) -> Self {
-        metrics.captured.set(i64::try_from(store.count()).unwrap_or(i64::MAX));
-        let (store, quota) = (Arc::new(Mutex::new(store)), Arc::new(Quota::new(PER_NODE)));
-        Self { store, node_of: Arc::new(node_of), quota, metrics }
+        metrics.captured.set(i64::try_from(keep.count()).unwrap_or(i64::MAX));
+        Self { keep, node_of: Arc::new(node_of), quota: Arc::new(Quota::new(PER_NODE)), metrics }
     }
 }
 
 impl fmt::Debug for Reports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reports").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Reports").finish_non_exhaustive()
     }
 }
 
@@ -77,14 +111,8 @@ impl NodeService for Reports {
         let uids: BTreeSet<Uid> = report.captured.into_iter().map(|uid| Uid(uid.into())).collect();
         let refused: Vec<Refused> = uids.iter().filter_map(|uid| self.doubt(&caller.node, uid)).collect();
         let pods = uids.len();
-        // A panic while reporting leaves the store as it was before or after; both are right.
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        store.report(&caller.node, uids).map_err(|error| {
-            tracing::error!(%error, "a report cannot be kept");
-            Status::unavailable("the control plane cannot keep the report now")
-        })?;
-        self.metrics.captured.set(i64::try_from(store.count()).unwrap_or(i64::MAX));
-        drop(store);
+        let kept = self.keep.keep(&caller.node, uids).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        self.metrics.captured.set(i64::try_from(kept).unwrap_or(i64::MAX));
         self.metrics.reports.inc();
         tracing::debug!(node = %caller.node, pods, refused = refused.len(), version = report.agent_version, "report taken");
         Ok(Response::new(ReportResponse { refused }))

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::Stream;
-use tonic::Request;
-use tonic::service::{InterceptorLayer, Routes};
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use weft_runtime::drain;
@@ -15,7 +14,8 @@ use weft_wire::proto::discovery::aggregated_discovery_service_server::Aggregated
 use weft_wire::proto::node::node_service_server::NodeServiceServer;
 
 use super::ads::Ads;
-use super::caller::{Authenticate, intercept};
+use super::caller::Authenticate;
+use super::gate::GateLayer;
 use super::report::{REPORT_LIMIT, Reports};
 
 /// A PING every 30 s to each node, and 10 s for its answer: what the client does, too (`ambient-wire.md` section 7), so
@@ -56,14 +56,13 @@ where
     let ads = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(REQUEST_LIMIT);
     let routes =
         more(Routes::new(ads).add_service(NodeServiceServer::new(reports).max_decoding_message_size(REPORT_LIMIT)));
-    let interceptor = move |request: Request<()>| intercept(&*authenticate, request);
     let observer = drain.observer();
     let server = Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .timeout(CALL_TIMEOUT)
-        .layer(InterceptorLayer::new(interceptor))
+        .layer(GateLayer(authenticate))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async move {
             observer.signalled().await;

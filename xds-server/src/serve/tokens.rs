@@ -107,8 +107,15 @@ impl NodeTokens {
     }
 }
 
+#[tonic::async_trait]
 impl Authenticate for NodeTokens {
-    fn authenticate(&self, bearer: Option<&str>) -> Result<Caller, Reason> {
+    async fn authenticate(&self, bearer: Option<&str>) -> Result<Caller, Reason> {
+        self.caller(bearer)
+    }
+}
+
+impl NodeTokens {
+    fn caller(&self, bearer: Option<&str>) -> Result<Caller, Reason> {
         let given = bearer.ok_or(Reason::Unauthenticated)?.as_bytes();
         let state = self.fresh();
         // Every token is compared wholly, whichever fits: how long it takes tells nothing.
@@ -205,11 +212,11 @@ mod tests {
         assert!(NodeTokens::open(&path).unwrap_err().to_string().contains("NODE TOKEN"));
         std::fs::write(&path, "node-1 first\n").unwrap();
         let tokens = NodeTokens::open(&path).unwrap();
-        let node = |token| tokens.authenticate(Some(token)).map(|caller| caller.node.to_string());
+        let node = |token| tokens.caller(Some(token)).map(|caller| caller.node.to_string());
         assert_eq!(node("first"), Ok("node-1".to_owned()));
         assert_eq!(node("firs"), Err(Reason::Unauthenticated));
         assert_eq!(node("first "), Err(Reason::Unauthenticated));
-        assert_eq!(tokens.authenticate(None), Err(Reason::Unauthenticated));
+        assert_eq!(tokens.caller(None), Err(Reason::Unauthenticated));
         std::fs::write(&path, "node-1 second\nnode-2\n").unwrap();
         assert_eq!((node("second"), node("first")), (Ok("node-1".to_owned()), Err(Reason::Unauthenticated)));
         assert_eq!((tokens.findings().len(), tokens.len()), (1, 1));

@@ -1,7 +1,10 @@
-//! Where the objects come from. A directory today; the Kubernetes API later feeds the same channel.
+//! Where the objects come from: a directory of YAML, or the Kubernetes API. Both feed the same channel, and nothing behind it knows
+//! which.
 
 mod directory;
+mod shown;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{DirectorySource, findings, start};
+pub use directory::{DirectorySource, start};
+pub use shown::{Shown, findings};

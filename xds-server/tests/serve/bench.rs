@@ -67,7 +67,11 @@ pub(crate) async fn start_with(
     let (nodes, registry) = (Nodes::new(), Registry::new("test", "0"));
     let metrics = ServeMetrics::new(&registry);
     let (store, _) = CapturedStore::open(folder).unwrap();
-    let reports = Reports::new(store, |uid| uid.0.ends_with("/known").then(|| "node-1".into()), metrics.clone());
+    let reports = Reports::new(
+        Arc::new(Mutex::new(store)),
+        |uid| uid.0.ends_with("/known").then(|| "node-1".into()),
+        metrics.clone(),
+    );
     let settings =
         AdsSettings { catalog: reader, nodes: nodes.clone(), metrics, drain: watch.clone(), limits, reports_due };
     let authenticate = Arc::new(NodeTokens::open(&tokens).unwrap());

@@ -6,7 +6,7 @@ mod bench;
 mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use tokio::net::TcpListener;
@@ -282,7 +282,7 @@ async fn over_tls_as_the_program_wires_it() {
     let (_writer, catalog) = shared::channel(Some(Catalog::new().update(&[workload("a", "n")]).0));
     let (store, _) = CapturedStore::open(folder.path()).unwrap();
     let (metrics, limits) = (ServeMetrics::default(), Limits::default());
-    let reports = Reports::new(store, |_| None, metrics.clone());
+    let reports = Reports::new(Arc::new(Mutex::new(store)), |_| None, metrics.clone());
     let ads = Ads::new(AdsSettings {
         catalog,
         nodes: Nodes::new(),

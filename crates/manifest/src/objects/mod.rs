@@ -20,12 +20,12 @@ mod tests;
 pub use cluster::{Namespace, Node, REGION_LABEL, SUBZONE_LABEL, ServiceAccount, ZONE_LABEL};
 pub use kind::{Kind, ObjectKey, WEFT_GROUP};
 pub use metadata::{Metadata, NETNS_ANNOTATION, Owner, WAYPOINT_LABEL};
-pub use pod::{NamedPort, Phase, Pod};
+pub use pod::{CAPTURED_CONDITION, NamedPort, Phase, Pod};
 pub use policy::{
     AuthorizationPolicy, PeerCondition, PolicyRule, PolicyTarget, PortCondition, RESERVED_POLICY_PREFIX,
     STRICT_MTLS_POLICY,
 };
-pub use read::{Object, Reading, read};
+pub use read::{Object, Reading, read, read_served};
 pub(crate) use selector::contains;
 pub use selector::{Expression, Operator, Selector};
 pub use service::{Service, ServicePort, TargetPort, TrafficDistribution};

@@ -26,7 +26,12 @@ pub struct Pod {
     pub phase: Phase,
     /// The `Ready` condition, where the file has one.
     pub ready_condition: Option<bool>,
+    /// The condition [`CAPTURED_CONDITION`], where there is one: what counts on Kubernetes, and nothing elsewhere.
+    pub captured: Option<bool>,
 }
+
+/// The condition that says whether a pod is in the mesh now.
+pub const CAPTURED_CONDITION: &str = "weft.dev/captured";
 
 /// A port of a container that services can name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -113,7 +118,8 @@ pub(super) fn read(root: &At<'_>, metadata: Metadata) -> Pod {
         named_ports: containers.iter().flat_map(named_ports).collect(),
         addresses: addresses(&status),
         phase: phase(&status.field("phase")),
-        ready_condition: ready(&status.field("conditions")),
+        ready_condition: condition(&status.field("conditions"), "Ready"),
+        captured: condition(&status.field("conditions"), CAPTURED_CONDITION),
     }
 }
 
@@ -156,10 +162,10 @@ fn phase(at: &At<'_>) -> Phase {
     at.word(&words).unwrap_or_default()
 }
 
-fn ready(conditions: &At<'_>) -> Option<bool> {
+fn condition(conditions: &At<'_>, name: &str) -> Option<bool> {
     let conditions = conditions.items();
-    let ready = conditions.iter().find(|condition| condition.field("type").text() == Some("Ready"))?;
-    ready.field("status").word(&[("True", true), ("False", false), ("Unknown", false)])
+    let condition = conditions.iter().find(|condition| condition.field("type").text() == Some(name))?;
+    condition.field("status").word(&[("True", true), ("False", false), ("Unknown", false)])
 }
 
 const STATUS_FIELDS_READ: [&str; 8] =

@@ -45,10 +45,19 @@ pub enum Reading {
     Foreign(Finding),
 }
 
-/// Reads one document.
+/// Reads one document that somebody wrote: a field that is not known is one that was misspelt.
 #[must_use]
 pub fn read(document: &Document) -> Reading {
-    let problems = Problems::default();
+    read_with(document, Problems::default())
+}
+
+/// Reads one object that an API server sent: a field that is not known is one of a newer version.
+#[must_use]
+pub fn read_served(document: &Document) -> Reading {
+    read_with(document, Problems::of_a_server())
+}
+
+fn read_with(document: &Document, problems: Problems) -> Reading {
     let root = At::root(&document.value, &problems);
     let kind = match kind_of(&root, &document.value) {
         Known::Ours(kind) => kind,

@@ -24,9 +24,10 @@ const PLACES: &[Place] = &[
     place("weft-hbone", 1, &["weft-runtime"], true), // knows neither certificates nor policy, so no model
     place("weft-manifest", 1, &["weft-model", "weft-runtime"], true),
     place("weft-image", 1, &[], false), // files in, an archive out: knows nothing of the mesh
+    place("weft-kubernetes", 2, &["weft-runtime", "weft-manifest"], false),
     place("weft-identity", 2, &["weft-model", "weft-runtime", "weft-wire"], false),
     place("weft-node-agent", 3, ABOVE_ALL, true),
-    place("weft-xds-server", 3, WITHOUT_TUNNELS, true),
+    place("weft-xds-server", 3, CONTROL_PLANE, true),
     place("weft-cli", 3, &["weft-model", "weft-runtime", "weft-manifest"], true), // asks programs over HTTP
     place(TESTKIT, 3, &["weft-model", "weft-runtime", "weft-identity"], false),
     place("weft-fuzz", 4, READERS, false), // everything that reads what strangers write, in whichever program
@@ -37,8 +38,10 @@ const PLACES: &[Place] = &[
 
 const SIMULATED: &[&str] = &["weft-model", "weft-wire", "weft-manifest", "weft-node-agent", "weft-xds-server"];
 const TESTKIT: &str = "weft-testkit";
-const ABOVE_ALL: &[&str] = &["weft-model", "weft-runtime", "weft-wire", "weft-hbone", "weft-manifest", "weft-identity"];
-const WITHOUT_TUNNELS: &[&str] = &["weft-model", "weft-runtime", "weft-wire", "weft-manifest", "weft-identity"];
+const ABOVE_ALL: &[&str] =
+    &["weft-model", "weft-runtime", "weft-wire", "weft-hbone", "weft-manifest", "weft-kubernetes", "weft-identity"];
+const CONTROL_PLANE: &[&str] =
+    &["weft-model", "weft-runtime", "weft-wire", "weft-manifest", "weft-kubernetes", "weft-identity"];
 
 const READERS: &[&str] =
     &["weft-model", "weft-wire", "weft-hbone", "weft-manifest", "weft-identity", "weft-node-agent", "weft-xds-server"];
@@ -60,7 +63,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["rtnetlink", "caps", "landlock", "seccompiler"], &["weft-node-agent"]),
     (&["comfy-table"], &["weft-cli"]),
     (&["ureq"], &["weft-cli", "weft-e2e"]),
-    (&["kube", "k8s-openapi"], &["weft-xds-server", "weft-e2e"]),
+    (&["kube", "k8s-openapi"], &["weft-kubernetes", "weft-e2e"]),
     (
         &["clap"],
         &["weft-node-agent", "weft-xds-server", "weft-cli", "weft-e2e", "weft-sim", "weft-fuzz", "weft-cluster"],
