@@ -66,6 +66,10 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     let admin = register(Admin::new(readiness.clone(), registry.clone()).logging(logging), &sources);
     let (pages, page_watch) = drain::channel();
     let page_listener = bind(arguments.admin, "--admin").await?;
+    if let Some(address) = arguments.health {
+        let listener = bind(address, "--health").await?;
+        tasks.spawn(admin.clone().serve(listener, Exposure::Observers, page_watch.clone()));
+    }
     tasks.spawn(admin.serve(page_listener, Exposure::Everything, page_watch));
 
     let (trigger, watch) = drain::channel();

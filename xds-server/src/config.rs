@@ -45,6 +45,9 @@ pub struct Arguments {
     /// Admin pages, metrics and health.
     #[arg(long, default_value = "127.0.0.1:15014", value_name = "ADDRESS")]
     pub admin: SocketAddr,
+    /// Health and metrics alone, for a kubelet and Prometheus on other machines.
+    #[arg(long, value_name = "ADDRESS")]
+    pub health: Option<SocketAddr>,
     /// More names or addresses for the server's own certificate; may be given several times.
     #[arg(long = "server-name", value_name = "NAME")]
     pub server_names: Vec<String>,

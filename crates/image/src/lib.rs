@@ -6,11 +6,13 @@
 //!
 //! - [`layer`]: the files, and the tar that holds them.
 //! - [`archive`]: config, manifest and index around layers.
+//! - [`recipes`]: what is in the images of Weft.
 //! - [`libraries`]: what a program of the machine needs beside it to run elsewhere.
 
 pub mod archive;
 pub mod layer;
 pub mod libraries;
+pub mod recipes;
 
 pub use archive::{Config, Image, Platform, write};
 pub use layer::{Layer, LayerError};

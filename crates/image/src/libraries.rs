@@ -16,27 +16,50 @@ const PLACES: [&str; 2] = ["usr/lib", "lib"];
 /// # Errors
 /// It is not there, or a library is not.
 pub fn with_libraries(layer: &mut Layer, root: &Path, program: &str) -> Result<(), LayerError> {
-    let mut open: Vec<PathBuf> = vec![program.trim_start_matches('/').into()];
-    let mut seen = BTreeSet::new();
-    while let Some(path) = open.pop() {
-        if !seen.insert(path.clone()) {
-            continue;
-        }
-        let file = root.join(&path);
-        layer.copy(&path.to_string_lossy(), 0o755, &file)?;
-        let needs = needs(&file)?;
-        if let Some(loader) = needs.loader {
-            open.push(loader.trim_start_matches('/').into());
-        }
-        for library in needs.libraries {
-            let found = find(root, &library).ok_or_else(|| LayerError::Libraries {
-                program: file.clone(),
-                problem: format!("needs {library}, which is not below {}", root.display()),
-            })?;
-            open.push(found);
-        }
+    let file = root.join(program.trim_start_matches('/'));
+    layer.copy(program, 0o755, &file)?;
+    for library in of(root, &file)? {
+        layer.copy(&library, 0o755, &root.join(library.trim_start_matches('/')))?;
     }
     Ok(())
+}
+
+/// The loader and the libraries of a program (which may lie elsewhere), as paths below `root`; none of a static one.
+///
+/// # Errors
+/// It is no program, or a library is not below `root`.
+pub fn of(root: &Path, program: &Path) -> Result<Vec<String>, LayerError> {
+    let mut open: Vec<PathBuf> = vec![program.to_owned()];
+    let mut found = BTreeSet::new();
+    while let Some(file) = open.pop() {
+        let needs = needs(&file)?;
+        let mut more: Vec<PathBuf> = needs.loader.iter().map(|path| path.trim_start_matches('/').into()).collect();
+        for library in needs.libraries {
+            more.push(find(root, &library).ok_or_else(|| LayerError::Libraries {
+                program: file.clone(),
+                problem: format!("needs {library}, which is not below {}", root.display()),
+            })?);
+        }
+        for path in more {
+            if found.insert(format!("/{}", path.display())) {
+                open.push(root.join(path));
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// The files of a folder among the libraries, such as plug-ins: sorted paths below `root`.
+#[must_use]
+pub fn in_folder(root: &Path, folder: &str) -> Vec<String> {
+    let Some(place) = find(root, folder) else { return Vec::new() };
+    let entries = std::fs::read_dir(root.join(&place)).into_iter().flatten().flatten();
+    let mut paths: Vec<String> = entries
+        .filter(|entry| entry.path().is_file())
+        .map(|entry| format!("/{}", place.join(entry.file_name()).display()))
+        .collect();
+    paths.sort();
+    paths
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
