@@ -103,20 +103,55 @@ fn link_flags() -> String {
     flags
 }
 
-/// The images that a cluster cannot begin without.
+/// The images that every cluster has: what pods stand on, DNS, and a toolbox for tests.
+pub const IMAGES: [&str; 3] = ["pause", "coredns", "toolbox"];
+
+/// busybox and curl: a shell, an HTTP server (`httpd`) and clients, for pods of tests.
+pub const TOOLBOX: &str = "localhost/weft/toolbox:v1";
+
 fn images(folder: &Path) -> Result<()> {
-    for (name, program, image) in [("pause", "/pause", PAUSE), ("coredns", "/coredns", crate::dns::IMAGE)] {
-        let (binary, archive) = (folder.join("bin").join(name), image_file(folder, name));
+    for name in IMAGES {
+        let archive = image_file(folder, name);
+        let binary = if name == "toolbox" { "/bin/busybox".into() } else { folder.join("bin").join(name) };
         if archive.exists() && fs::metadata(&archive)?.modified()? > fs::metadata(&binary)?.modified()? {
             continue;
         }
         fs::create_dir_all(archive.parent().context("a file lies in a folder")?)?;
         let mut layer = Layer::default();
-        layer.copy(program, 0o755, &binary)?;
-        let config = Config { entrypoint: vec![program.to_owned()], ..Config::default() };
+        let (image, entrypoint) = match name {
+            "pause" => (PAUSE, program(&mut layer, &binary, "/pause")?),
+            "coredns" => (crate::dns::IMAGE, program(&mut layer, &binary, "/coredns")?),
+            _ => (TOOLBOX, toolbox(&mut layer, &binary)?),
+        };
+        let config = Config { entrypoint: vec![entrypoint], ..Config::default() };
         weft_image::write(&archive, image, &[Image { platform: Platform::own(), config, layers: vec![layer] }])?;
     }
     Ok(())
+}
+
+fn program(layer: &mut Layer, binary: &Path, place: &str) -> Result<String> {
+    layer.copy(place, 0o755, binary)?;
+    Ok(place.to_owned())
+}
+
+/// busybox's own shell prefers its applets; what resolves names must not be a static program of glibc's, hence curl.
+fn toolbox(layer: &mut Layer, busybox: &Path) -> Result<String> {
+    layer.copy("/bin/busybox", 0o755, busybox)?.directory("/tmp", 0o1777).directory("/www", 0o755);
+    let applets = crate::shell::run(Command::new(busybox).arg("--list"))?;
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        layer.link(&format!("/bin/{applet}"), "busybox");
+    }
+    weft_image::libraries::with_libraries(layer, Path::new("/"), "/usr/bin/curl")?;
+    for library in ["libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"] {
+        for place in ["/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu"] {
+            let path = format!("{place}/{library}");
+            if Path::new(&path).exists() {
+                weft_image::libraries::with_libraries(layer, Path::new("/"), &path)?;
+            }
+        }
+    }
+    layer.file("/etc/nsswitch.conf", 0o644, "hosts: files dns\n").file("/etc/passwd", 0o644, "root:x:0:0::/:/bin/sh\n");
+    Ok("/bin/sh".to_owned())
 }
 
 /// Where an image's archive is kept.

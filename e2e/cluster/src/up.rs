@@ -44,7 +44,7 @@ pub fn up(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
     let nodes = plan.all_nodes();
     for node in &nodes {
         control::start(plan, node)?;
-        for image in ["pause", "coredns"] {
+        for image in parts::IMAGES {
             control::load(plan, node, &parts::image_file(&plan.folder, image))?;
         }
     }
@@ -116,6 +116,9 @@ fn possible() -> Result<()> {
         NEEDED.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     if !Path::new("/usr/lib/cni/ptp").exists() {
         missing.push("containernetworking-plugins");
+    }
+    if !Path::new("/bin/busybox").exists() {
+        missing.push("busybox-static");
     }
     missing.dedup();
     if !missing.is_empty() {
