@@ -15,30 +15,13 @@ use weft_manifest::{Kind, Live, ObjectKey, Outcome};
 use weft_runtime::shared::{self, Reader, Writer};
 
 use crate::client::Client;
+use crate::scope::Scope;
 use crate::watches::{self, Tell};
 
 /// Changes that come within this of each other are one: a Deployment that scales changes pods, slices and services at once.
 const TOGETHER: Duration = Duration::from_millis(20);
 /// Nobody waits longer than this for changes that never end.
 const AT_MOST: Duration = Duration::from_millis(200);
-
-/// What is watched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// Everything: for the control plane.
-    Cluster,
-    /// The pods of one node, and all namespaces: for that node's capture half.
-    Node(String),
-}
-
-impl Scope {
-    fn kinds(&self) -> Vec<Kind> {
-        match self {
-            Self::Cluster => Kind::ALL.to_vec(),
-            Self::Node(_) => vec![Kind::Namespace, Kind::Pod],
-        }
-    }
-}
 
 /// Running watches. Dropping it ends them.
 #[derive(Debug)]

@@ -12,9 +12,11 @@ pub mod client;
 pub mod feed;
 pub mod files;
 pub mod review;
+pub mod scope;
 mod watches;
 
 pub use captured::{CapturedWriter, Mark, MarkError};
 pub use client::{Client, ClientError, connect};
-pub use feed::{Feed, Scope};
+pub use feed::Feed;
 pub use review::{NodeIdentity, ReviewError, review};
+pub use scope::Scope;

@@ -14,7 +14,7 @@ use kube::{Client, Resource};
 use serde_json::Value;
 use weft_manifest::Kind;
 
-use crate::feed::Scope;
+use crate::scope::Scope;
 
 /// Objects in one page of a list: Kubernetes' own clients ask for as many.
 const PAGE: u32 = 500;

@@ -66,11 +66,29 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["kube", "k8s-openapi"], &["weft-kubernetes", "weft-e2e"]),
     (
         &["clap"],
-        &["weft-node-agent", "weft-xds-server", "weft-cli", "weft-e2e", "weft-sim", "weft-fuzz", "weft-cluster"],
+        &[
+            "weft-node-agent",
+            "weft-xds-server",
+            "weft-cli",
+            "weft-e2e",
+            "weft-sim",
+            "weft-fuzz",
+            "weft-cluster",
+            "weft-image",
+        ],
     ),
     (
         &["anyhow"],
-        &["weft-node-agent", "weft-xds-server", "weft-cli", TESTKIT, "weft-e2e", "weft-fuzz", "weft-cluster"],
+        &[
+            "weft-node-agent",
+            "weft-xds-server",
+            "weft-cli",
+            TESTKIT,
+            "weft-e2e",
+            "weft-fuzz",
+            "weft-cluster",
+            "weft-image",
+        ],
     ),
     // Never: one TLS provider, and no C library that somebody else must patch.
     (&["ring", "openssl", "openssl-sys", "native-tls", "reqwest"], &[]),
