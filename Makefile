@@ -18,10 +18,10 @@ RUNS ?= 3000
 WORKSPACE := --workspace --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test netns lint fmt fuzz bench scale sim soak
+.PHONY: help setup build demo test netns lint fmt fuzz bench scale sim soak images cluster-up cluster-down
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (apt-get, with sudo if you are not root); starts no service
 	@.ci/setup
@@ -85,3 +85,19 @@ soak: ## minutes of random faults under checked traffic on two nodes (MINUTES=3 
 	cargo build $(WORKSPACE) --bins
 	cargo test --locked -p weft-e2e --test mesh -- --ignored
 	cargo test --locked -p weft-node-agent --test capture_netns -- --ignored
+
+images: ## the images of Weft as OCI archives in target/images (release build, no container engine)
+	cargo build $(WORKSPACE) --bins --release
+	$(TARGET)/release/weft-image --programs $(TARGET)/release --output $(TARGET)/images
+
+# Where the local cluster lives: programs (built once), images, clusters.
+CLUSTER = $(TARGET)/debug/weft-cluster --folder $(TARGET)/cluster
+
+cluster-up: ## a real Kubernetes cluster of three nodes on this machine (root; Go builds it the first time, 7 to 14 minutes)
+	@.ci/setup cluster
+	cargo build --locked -p weft-cluster
+	$(CLUSTER) up
+
+cluster-down: ## end it; nothing is left but what was built
+	cargo build --locked -p weft-cluster
+	$(CLUSTER) down
