@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cluster::options::{CheckOptions, ClusterOptions, EnrollOptions, InstallOptions, UninstallOptions};
+
 /// Weft, the sidecarless service mesh: look at what runs, and find out why.
 #[derive(Debug, Parser)]
 #[command(
     name = "weft",
     version,
-    after_help = "Exit codes: 0 all well; 1 something wrong was found (lint, certs, config); 2 no answer, or a wrong command line.\n\nExamples:\n  weft pods                     who is in the mesh\n  weft connections --denied     what was refused lately, and by which policy\n  weft why policy-not-allowed   what a reason code means and what to do\n  weft lint ./manifests         check files before applying them"
+    after_help = "Exit codes: 0 all well; 1 something wrong was found (lint, certs, config, check); 2 no answer, or a wrong command line.\n\nExamples:\n  weft install                  into the cluster of your kubeconfig\n  weft enroll shop --wait       the namespace shop is in the mesh\n  weft pods -A                  who is in the mesh, cluster-wide\n  weft pods                     the same, of one agent (-a HOST:PORT)\n  weft connections --denied     what was refused lately, and by which policy\n  weft why policy-not-allowed   what a reason code means and what to do\n  weft lint ./manifests         check files before applying them"
 )]
 pub struct Arguments {
     /// What to do.
@@ -20,8 +22,20 @@ pub struct Arguments {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Pods: identity, node, whether they are in the mesh.
-    Pods(ShowOptions),
+    /// Install Weft in a Kubernetes cluster, and wait until it is ready.
+    Install(InstallOptions),
+    /// The same as install: what is there becomes this version.
+    Upgrade(InstallOptions),
+    /// Take Weft out of a cluster; pods that are in the mesh leave it first.
+    Uninstall(UninstallOptions),
+    /// Take a namespace into the mesh.
+    Enroll(EnrollOptions),
+    /// Take a namespace out of the mesh.
+    Unenroll(EnrollOptions),
+    /// What is wrong in a cluster, and how to mend it; with --pre: whether it can hold Weft.
+    Check(CheckOptions),
+    /// Pods: identity, node, whether they are in the mesh. With -A: of a whole cluster.
+    Pods(PodsOptions),
     /// Services: addresses, ports, endpoints.
     Services(ShowOptions),
     /// Policies in force, and their rules in words.
@@ -60,6 +74,20 @@ pub struct ShowOptions {
     /// How to print.
     #[arg(long, short = 'o', value_enum, default_value = "table")]
     pub output: Format,
+}
+
+/// Options of `weft pods`.
+#[derive(Debug, Clone, Args)]
+pub struct PodsOptions {
+    /// All namespaces of the cluster of your kubeconfig, rather than what one agent or server knows.
+    #[arg(long, short = 'A')]
+    pub all_namespaces: bool,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Shared options.
+    #[command(flatten)]
+    pub show: ShowOptions,
 }
 
 /// Options of `weft connections`.

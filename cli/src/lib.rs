@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod arguments;
+pub mod cluster;
 pub mod lint;
 pub mod output;
 pub mod show;

@@ -3,13 +3,21 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use weft_cli::arguments::{Arguments, Command};
-use weft_cli::{lint, output, show, why};
+use weft_cli::arguments::{Arguments, Command, PodsOptions};
+use weft_cli::{cluster, lint, output, show, why};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
-        Command::Pods(options) => show::pods::run(options),
+        Command::Install(options) | Command::Upgrade(options) => cluster::install::run(options),
+        Command::Uninstall(options) => cluster::uninstall::run(options),
+        Command::Enroll(options) => cluster::enroll::run(options, true),
+        Command::Unenroll(options) => cluster::enroll::run(options, false),
+        Command::Check(options) => cluster::check::run(options),
+        Command::Pods(PodsOptions { all_namespaces: true, cluster, show }) => {
+            cluster::pods::run(cluster, show.namespace.as_deref(), show.output)
+        }
+        Command::Pods(options) => show::pods::run(&options.show),
         Command::Services(options) => show::services::run(options),
         Command::Policies(options) => show::policies::run(options),
         Command::Connections(options) => show::connections::run(options),

@@ -9,6 +9,7 @@
 
 pub mod captured;
 pub mod client;
+pub mod cluster;
 pub mod feed;
 pub mod files;
 pub mod review;
@@ -17,6 +18,7 @@ mod watches;
 
 pub use captured::{CapturedWriter, Mark, MarkError};
 pub use client::{Client, ClientError, connect};
+pub use cluster::{Cluster, ClusterError};
 pub use feed::Feed;
 pub use review::{NodeIdentity, ReviewError, review};
 pub use scope::Scope;

@@ -102,8 +102,6 @@ pub async fn serve(
             Some(_ended) = steward.tasks.join_next() => {}
         }
     }
-    if steward.settings.release_on_exit {
-        steward.finish_all(&mut reported).await;
-    }
+    steward.finish(&mut reported).await;
     Ok(())
 }

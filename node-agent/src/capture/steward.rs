@@ -425,9 +425,12 @@ impl Steward {
         self.shown = now;
     }
 
-    /// Takes everything away, for `--release-on-exit`.
-    pub(super) async fn finish_all(&mut self, reported: &mut mpsc::UnboundedReceiver<(PodUid, Report)>) {
-        self.pods.retain(|_, pod| pod.stage != StageNow::Clean && pod.commands.send(Command::Finish).is_ok());
+    /// The orderly end. Pods that leave are let go at once: nobody selects them any more, and closed behind an agent that went for good
+    /// is no way to leave. With `--release-on-exit` all others as well.
+    pub(super) async fn finish(&mut self, reported: &mut mpsc::UnboundedReceiver<(PodUid, Report)>) {
+        let everybody = self.settings.release_on_exit;
+        let goes = |stage| matches!(stage, StageNow::Releasing(_)) || (everybody && stage == StageNow::Captured);
+        self.pods.retain(|_, pod| goes(pod.stage) && pod.commands.send(Command::Finish).is_ok());
         let all = async {
             while !self.pods.is_empty() {
                 let Some((uid, report)) = reported.recv().await else { return };

@@ -11,7 +11,10 @@ use weft_node_agent::{
     handover::{Event, Family, WorkerListeners},
     pods::PodSpec,
 };
-use weft_testkit::{enter_or_skip, netns::Lab};
+use weft_testkit::{
+    enter_or_skip,
+    netns::{Lab, Pod},
+};
 
 use crate::equipment::{DEADLINE, FAMILIES, accept, address, connect, elsewhere, installers, listen};
 use crate::scene::{Half, outbound_arrives, run, spec};
@@ -117,6 +120,27 @@ fn pods_join_leave_and_come_back_and_nothing_is_left() {
         next.until_state("cart", PodState::Captured).await;
         next.end().await;
         assert_eq!(count(), 0, "--release-on-exit");
+    });
+}
+
+#[test]
+fn an_orderly_end_lets_go_of_pods_that_leave_and_keeps_the_others_closed() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let (leaves, stays) = (lab.pod(1, "leaves").unwrap(), lab.pod(1, "stays").unwrap());
+    let installer = &installers()[0];
+    let count = |pod: &Pod| pod.run(|| installer.count(Ipv6::Usable)).unwrap().unwrap();
+    run(async {
+        let half = Half::start(&lab, vec![spec(&leaves), spec(&stays)], false);
+        half.until_state("leaves", PodState::Captured).await;
+        half.until_state("stays", PodState::Captured).await;
+        // Without a proxy that says what it relays, a release waits 5 s at least.
+        half.wanted.send_replace(Arc::new(vec![PodSpec { enrolled: false, ..spec(&leaves) }, spec(&stays)]));
+        half.until_state("leaves", PodState::Releasing).await;
+        assert!(count(&leaves) > 0);
+        half.end().await;
+        assert_eq!(count(&leaves), 0);
+        assert!(count(&stays) > 0);
     });
 }
 

@@ -28,7 +28,7 @@ const PLACES: &[Place] = &[
     place("weft-identity", 2, &["weft-model", "weft-runtime", "weft-wire"], false),
     place("weft-node-agent", 3, ABOVE_ALL, true),
     place("weft-xds-server", 3, CONTROL_PLANE, true),
-    place("weft-cli", 3, &["weft-model", "weft-runtime", "weft-manifest"], true), // asks programs over HTTP
+    place("weft-cli", 3, &["weft-model", "weft-runtime", "weft-manifest", "weft-kubernetes"], true), // asks programs over HTTP
     place(TESTKIT, 3, &["weft-model", "weft-runtime", "weft-identity"], false),
     place("weft-fuzz", 4, READERS, false), // everything that reads what strangers write, in whichever program
     place("weft-e2e", 4, &["weft-model", TESTKIT], true), // the programs as programs only

@@ -1,0 +1,86 @@
+//! What is installed: the same files that `kubectl apply -k manifests` takes, within this program.
+
+use anyhow::Context;
+use serde_json::Value;
+
+/// In the order in which they must come.
+const FILES: [(&str, &str); 5] = [
+    ("namespace.yaml", include_str!("../../../manifests/base/namespace.yaml")),
+    ("crds.yaml", include_str!("../../../manifests/base/crds.yaml")),
+    ("rights.yaml", include_str!("../../../manifests/base/rights.yaml")),
+    ("xds-server.yaml", include_str!("../../../manifests/base/xds-server.yaml")),
+    ("node-agent.yaml", include_str!("../../../manifests/base/node-agent.yaml")),
+];
+
+/// How the files name our images.
+const IMAGES: &str = "localhost/weft/";
+
+/// All files as one text, with these images.
+#[must_use]
+pub fn text(images: &str, tag: &str) -> String {
+    let files = FILES.iter().map(|(name, text)| format!("# {name}\n{}", with_images(text, images, tag)));
+    files.collect::<Vec<_>>().join("---\n")
+}
+
+/// The same as objects, labelled as the kustomization labels them.
+///
+/// # Errors
+/// A file of ours is broken.
+pub fn objects(images: &str, tag: &str) -> anyhow::Result<Vec<Value>> {
+    let text = text(images, tag);
+    let documents = weft_manifest::split("manifests", text.as_bytes());
+    let read = |document: Result<weft_manifest::Document, weft_manifest::Finding>| {
+        let document = document.map_err(|finding| anyhow::anyhow!("{finding}"))?;
+        let mut object = serde_json::to_value(document.value).context("a manifest")?;
+        object["metadata"]["labels"]["app.kubernetes.io/part-of"] = "weft".into();
+        Ok(object)
+    };
+    documents.into_iter().map(read).collect()
+}
+
+/// All objects, for whoever asks only for their names.
+///
+/// # Errors
+/// A file of ours is broken.
+pub fn known() -> anyhow::Result<Vec<Value>> {
+    objects("localhost/weft", env!("CARGO_PKG_VERSION"))
+}
+
+fn with_images(text: &str, images: &str, tag: &str) -> String {
+    let line = |line: &str| match line.split_once(IMAGES) {
+        Some((before, image)) if before.trim_end().ends_with("image:") => {
+            let name = image.split(':').next().unwrap_or_default();
+            format!("{before}{images}/{name}:{tag}\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{known, text};
+
+    #[test]
+    fn every_image_is_the_one_that_was_asked_for() {
+        let text = text("registry.example:5000/mesh", "1.2.3");
+        let images: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+        assert!(images.len() >= 4, "{images:?}");
+        for image in images {
+            assert!(image.starts_with("registry.example:5000/mesh/") && image.ends_with(":1.2.3"), "{image}");
+        }
+    }
+
+    #[test]
+    fn all_objects_are_there_and_what_others_need_comes_first() {
+        let objects = known().unwrap();
+        let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
+        assert_eq!(&kinds[..2], ["Namespace", "CustomResourceDefinition"]);
+        assert_eq!(kinds.last(), Some(&"DaemonSet"));
+        assert!(objects.iter().all(|object| object["metadata"]["labels"]["app.kubernetes.io/part-of"] == "weft"));
+        let images = include_str!("../../../manifests/kustomization.yaml");
+        for (name, _) in super::FILES {
+            assert!(images.contains(name), "{name} is not in the kustomization");
+        }
+    }
+}

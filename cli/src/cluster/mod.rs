@@ -1,0 +1,20 @@
+//! `weft` for a Kubernetes cluster, with the rights of the user's kubeconfig.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`manifests`] | what is installed, as text and as objects (pure) |
+//! | [`install`], [`uninstall`] | put it there, take it away, with progress |
+//! | [`rollout`] | whether a Deployment or DaemonSet is as it shall be (pure) |
+//! | [`enroll`] | a namespace in, and out |
+//! | [`pods`] | who is in the mesh, cluster-wide |
+//! | [`check`] | what is wrong, and how to mend it |
+
+pub mod check;
+pub mod connect;
+pub mod enroll;
+pub mod install;
+pub mod manifests;
+pub mod options;
+pub mod pods;
+pub mod rollout;
+pub mod uninstall;

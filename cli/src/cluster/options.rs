@@ -1,0 +1,80 @@
+//! Options of the commands for a cluster.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::arguments::Format;
+
+/// Which cluster.
+#[derive(Debug, Clone, Args)]
+pub struct ClusterOptions {
+    /// The kubeconfig, if not $KUBECONFIG or ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Options of `weft install` and `weft upgrade`.
+#[derive(Debug, Clone, Args)]
+pub struct InstallOptions {
+    /// Shared options.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Where the images are.
+    #[arg(long, default_value = "localhost/weft", value_name = "REGISTRY/PATH")]
+    pub images: String,
+    /// The images' tag.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    pub tag: String,
+    /// Print the YAML, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait until everything is ready.
+    #[arg(long, default_value = "3m", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+/// Options of `weft uninstall`.
+#[derive(Debug, Clone, Args)]
+pub struct UninstallOptions {
+    /// Shared options.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Also when namespaces are enrolled: they are taken out of the mesh first.
+    #[arg(long)]
+    pub unenroll: bool,
+    /// How long to wait until everything is gone.
+    #[arg(long, default_value = "3m", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+/// Options of `weft enroll` and `weft unenroll`.
+#[derive(Debug, Clone, Args)]
+pub struct EnrollOptions {
+    /// Shared options.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// The namespace.
+    pub namespace: String,
+    /// Wait until every running pod is in the mesh (or out of it).
+    #[arg(long)]
+    pub wait: bool,
+    /// How long.
+    #[arg(long, default_value = "1m", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+/// Options of `weft check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckOptions {
+    /// Shared options.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Before installing: whether this cluster can hold Weft.
+    #[arg(long)]
+    pub pre: bool,
+    /// How to print.
+    #[arg(long, short = 'o', value_enum, default_value = "table")]
+    pub output: Format,
+}

@@ -1,0 +1,78 @@
+//! `weft uninstall`: pods leave the mesh first, while somebody is there to let them go; then everything goes, the last things first.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use serde_json::Value;
+use weft_kubernetes::Cluster;
+use weft_model::enrolment::MESH_LABEL;
+
+use super::connect::with;
+use super::enroll::settled;
+use super::manifests;
+use super::options::UninstallOptions;
+use super::pods::{Membership, rows};
+use crate::output;
+
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Uninstalls.
+///
+/// # Errors
+/// Namespaces are enrolled and may not be taken out, or something is still there in the end.
+pub fn run(options: &UninstallOptions) -> anyhow::Result<ExitCode> {
+    let objects = manifests::known()?;
+    with(&options.cluster, |cluster| async move {
+        let end = Instant::now() + options.timeout;
+        leave(&cluster, options.unenroll, end).await?;
+        for object in objects.iter().rev() {
+            cluster.delete(object).await?;
+        }
+        for object in objects.iter().rev() {
+            gone(&cluster, object, end).await?;
+        }
+        output::line("Weft is uninstalled.")?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// An agent that goes before its pods have left the mesh would leave them closed.
+async fn leave(cluster: &Cluster, may: bool, end: Instant) -> anyhow::Result<()> {
+    let selector = format!("{MESH_LABEL}=enabled");
+    let names: Vec<String> = cluster.list("Namespace", &selector).await?.iter().map(name).collect();
+    if !names.is_empty() && !may {
+        bail!("in the mesh: {}; `weft unenroll NAMESPACE`, or --unenroll for all of them", names.join(", "));
+    }
+    for namespace in &names {
+        cluster.label_namespace(namespace, MESH_LABEL, None).await?;
+    }
+    for namespace in &names {
+        settled(cluster, namespace, false, end).await?;
+        output::line(&format!("namespace {namespace}: out of the mesh"))?;
+    }
+    let mut left = rows(cluster).await?;
+    left.retain(|row| row.mesh == Membership::Captured);
+    if let Some(row) = left.first() {
+        bail!("pod {}/{} is labelled {selector} itself; remove the label first", row.namespace, row.name);
+    }
+    Ok(())
+}
+
+async fn gone(cluster: &Cluster, object: &Value, end: Instant) -> anyhow::Result<()> {
+    while cluster.read(object).await?.is_some() {
+        if Instant::now() > end {
+            bail!(
+                "{} {} is still there; `kubectl describe` says what it waits for",
+                object["kind"],
+                object["metadata"]["name"]
+            );
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
