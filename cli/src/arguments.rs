@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::cluster::options::{CheckOptions, ClusterOptions, EnrollOptions, InstallOptions, UninstallOptions};
+pub use crate::format::Format;
 
 /// Weft, the sidecarless service mesh: look at what runs, and find out why.
 #[derive(Debug, Parser)]
@@ -50,15 +51,6 @@ pub enum Command {
     Why(WhyOptions),
     /// Check files with Kubernetes YAML offline: exit code 1 when something is wrong.
     Lint(LintOptions),
-}
-
-/// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// A table for people.
-    Table,
-    /// JSON for scripts.
-    Json,
 }
 
 /// Options of every command that asks a running program.

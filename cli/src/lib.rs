@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod arguments;
 pub mod cluster;
+pub mod format;
 pub mod lint;
 pub mod output;
 pub mod show;

@@ -11,7 +11,7 @@ use super::manifests;
 use super::options::CheckOptions;
 use super::pods::{Membership, Row, rows};
 use super::rollout::missing;
-use crate::arguments::Format;
+use crate::format::Format;
 use crate::output::{self, Field, Tone};
 
 /// Bound tokens say their node since then (`authentication.kubernetes.io/node-name`).

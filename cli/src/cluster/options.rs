@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::arguments::Format;
+use crate::format::Format;
 
 /// Which cluster.
 #[derive(Debug, Clone, Args)]

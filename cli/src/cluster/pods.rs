@@ -11,7 +11,7 @@ use weft_model::enrolment::Enrolment;
 
 use super::connect::with;
 use super::options::ClusterOptions;
-use crate::arguments::Format;
+use crate::format::Format;
 use crate::output::{self, Field, Tone};
 
 /// Where a pod stands.
