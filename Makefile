@@ -18,7 +18,7 @@ RUNS ?= 3000
 WORKSPACE := --workspace --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test netns lint fmt fuzz bench scale sim soak images cluster-up cluster-down
+.PHONY: help setup build demo test netns lint fmt fuzz bench scale sim soak images cluster-up cluster-down e2e
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,3 +101,11 @@ cluster-up: ## a real Kubernetes cluster of three nodes on this machine (root; G
 cluster-down: ## end it; nothing is left but what was built
 	cargo build --locked -p weft-cluster
 	$(CLUSTER) down
+
+e2e: cluster-up ## Weft on Kubernetes, on the local cluster: images, `weft install`, then the tests of e2e/tests/kubernetes
+	cargo build $(WORKSPACE) --bins --profile quick
+	$(TARGET)/quick/weft-image --programs $(TARGET)/quick --output $(TARGET)/cluster/images
+	$(CLUSTER) load $(TARGET)/cluster/images/xds-server.tar $(TARGET)/cluster/images/node-agent.tar
+	$(TARGET)/quick/weft install --kubeconfig $$($(CLUSTER) kubeconfig)
+	KUBECONFIG=$$($(CLUSTER) kubeconfig) WEFT_KUBECTL="$(abspath $(TARGET))/cluster/bin/kube kubectl" \
+	  cargo test --locked -p weft-e2e --test kubernetes -- --ignored

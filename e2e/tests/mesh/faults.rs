@@ -72,7 +72,7 @@ fn programs_that_cannot_start_say_why_and_what_to_do() {
         let tokens = text(&tokens);
         let words = ["--source", "dir:/nowhere", "--node-tokens", &tokens, "--state-dir", &fresh];
         fails(server(&words)?, &["--source", "/nowhere"])?;
-        fails(server(&["--source", "kubernetes", "--node-tokens", &tokens])?, &["dir:PATH"])
+        fails(server(&["--source", "somewhere", "--node-tokens", &tokens])?, &["dir:PATH"])
     });
     checks.check("capture: no iptables", || {
         fails(without_iptables(&world, &source)?, &["iptables", "install the package"])

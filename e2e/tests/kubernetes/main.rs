@@ -1,0 +1,147 @@
+//! Weft on a Kubernetes cluster: each test names the promise that it proves. Takes $KUBECONFIG and an installed Weft, and nothing else;
+//! `make e2e` brings up a cluster where there is none. Ignored otherwise: a person's $KUBECONFIG may be of a cluster that is in use.
+
+mod rights;
+mod stage;
+
+use anyhow::Result;
+use weft_testkit::wait;
+
+use crate::stage::{DEADLINE, Load, Stage, run};
+
+/// Two servers on two nodes, behind a service and a headless one, and a client.
+const SHOP: &str = include_str!("shop.yaml");
+
+fn shop(name: &str) -> Result<Stage> {
+    let stage = Stage::new(name, SHOP)?;
+    stage.rolled_out("web")?;
+    stage.rolled_out("client")?;
+    wait::eventually(DEADLINE, "the first answer", || match stage.call("http://web/")?.as_str() {
+        "200" => Ok(()),
+        other => Err(anyhow::anyhow!("{other}")),
+    })?;
+    Ok(stage)
+}
+
+/// Lines of the agents' access logs that name the namespace.
+fn access_log(stage: &Stage) -> Result<Vec<String>> {
+    let arguments = ["-n", "weft-system", "logs", "-l", "app=weft-node-agent", "-c", "proxy", "--tail=-1"];
+    let text = run(&arguments, "")?;
+    Ok(text
+        .lines()
+        .filter(|line| line.starts_with("access ") && line.contains(&stage.namespace))
+        .map(str::to_owned)
+        .collect())
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster: make e2e"]
+fn running_pods_join_and_leave_under_load_without_a_failed_request_or_a_restart() -> Result<()> {
+    let stage = shop("join")?;
+    let load = Load::start(&stage, "http://web/")?;
+    for _ in 0..2 {
+        stage.enroll()?;
+        load.more(100)?;
+        stage.label("weft.dev/mesh-")?;
+        stage.captured("False")?;
+        load.more(100)?;
+    }
+    let (calls, failed) = load.end()?;
+    assert!(failed.is_empty(), "{} of {calls} calls failed: {:?}", failed.len(), failed.first());
+    assert!(calls > 400, "{calls}");
+    let restarts =
+        stage.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"])?;
+    assert!(restarts.split_whitespace().all(|count| count == "0"), "{restarts}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster: make e2e"]
+fn calls_carry_the_callers_identity_by_service_by_headless_name_and_by_address() -> Result<()> {
+    let stage = shop("identity")?;
+    stage.enroll()?;
+    let address = stage.kubectl(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].status.podIP}"])?;
+    let headless = format!("http://headless.{}.svc.cluster.local:8080/", stage.namespace);
+    for url in ["http://web/", &*headless, &format!("http://{address}:8080/")] {
+        assert_eq!(stage.call(url)?, "200", "{url}");
+    }
+    let identity = format!("src.identity=spiffe://cluster.local/ns/{}/sa/client", stage.namespace);
+    wait::eventually(DEADLINE, "three calls with the client's identity at their destinations", || {
+        let lines = access_log(&stage)?;
+        let inbound = |line: &&String| line.contains("direction=inbound") && line.contains(&identity);
+        let count = lines.iter().filter(inbound).count();
+        if count >= 3 { Ok(()) } else { Err(anyhow::anyhow!("{count} in {lines:?}")) }
+    })
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster: make e2e"]
+fn a_policy_decides_by_service_account_and_the_api_server_refuses_one_that_can_never_work() -> Result<()> {
+    let stage = shop("policy")?;
+    stage.enroll()?;
+    let policy = |account: &str| {
+        format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: web}}\nspec:\n  targetRefs: [{{kind: Pod, selector: \
+             {{matchLabels: {{app: web}}}}}}]\n  rules: [{{from: [{{serviceAccounts: [NAMESPACE/{account}]}}]}}]\n"
+        )
+    };
+    for (account, expected) in [("somebody", "000"), ("client", "200"), ("somebody", "000")] {
+        stage.apply(&policy(account))?;
+        wait::eventually(DEADLINE, &format!("{expected} with a policy for {account}"), || {
+            let status = stage.call("http://web/")?;
+            if status == expected { Ok(()) } else { Err(anyhow::anyhow!("{status}")) }
+        })?;
+    }
+    stage.kubectl(&["delete", "authorizationpolicy", "web"])?;
+    wait::eventually(DEADLINE, "200 without a policy", || match stage.call("http://web/")?.as_str() {
+        "200" => Ok(()),
+        other => Err(anyhow::anyhow!("{other}")),
+    })?;
+    let never =
+        policy("client").replace("rules:", "action: Deny\n  more:").replace("selector: ", "name: x, selector: ");
+    assert!(stage.apply(&never).is_err(), "a Deny without rules, a Pod by name, an unknown field");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster: make e2e"]
+fn a_strict_namespace_takes_calls_from_the_mesh_alone() -> Result<()> {
+    let (stage, outside) = (shop("strict")?, shop("outside")?);
+    stage.enroll()?;
+    let url = format!("http://web.{}/", stage.namespace);
+    assert_eq!(outside.call(&url)?, "200", "permissive");
+    // Probes of strict pods are not let in yet, so these pods have none by then.
+    stage.label("weft.dev/mtls=strict")?;
+    wait::eventually(DEADLINE, "plaintext to be refused", || match outside.call(&url)?.as_str() {
+        "000" => Ok(()),
+        other => Err(anyhow::anyhow!("{other}")),
+    })?;
+    assert_eq!(stage.call("http://web/")?, "200", "from the mesh");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster: make e2e"]
+fn jobs_and_init_containers_of_enrolled_pods_complete() -> Result<()> {
+    let stage = shop("job")?;
+    stage.enroll()?;
+    stage.apply(include_str!("job.yaml"))?;
+    stage.kubectl(&["wait", "--for=condition=complete", "job/once", "--timeout=90s"]).map(drop)
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster: make e2e"]
+fn the_control_plane_is_replaced_under_load_without_a_failed_request() -> Result<()> {
+    let stage = shop("plane")?;
+    stage.enroll()?;
+    let load = Load::start(&stage, "http://web/")?;
+    run(&["-n", "weft-system", "rollout", "restart", "deployment/weft-xds-server"], "")?;
+    run(&["-n", "weft-system", "rollout", "status", "deployment/weft-xds-server", "--timeout=90s"], "")?;
+    load.more(100)?;
+    let (calls, failed) = load.end()?;
+    assert!(failed.is_empty(), "{} of {calls} calls failed: {:?}", failed.len(), failed.first());
+    // And it works: what comes later is taken in.
+    stage.kubectl(&["scale", "deployment/web", "--replicas=3"])?;
+    stage.rolled_out("web")?;
+    stage.captured("True")
+}

@@ -1,0 +1,151 @@
+//! A namespace of its own in the cluster of $KUBECONFIG, and kubectl.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use weft_testkit::wait;
+
+/// How long anything may take on a busy machine: an image is there already, so a pod starts within seconds.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// kubectl, or what $WEFT_KUBECTL says (`weft-cluster kubectl`).
+fn kubectl() -> Command {
+    let words = std::env::var_os("WEFT_KUBECTL").unwrap_or_else(|| "kubectl".into());
+    let words = words.to_string_lossy();
+    let mut words = words.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or("kubectl"));
+    command.args(words);
+    command
+}
+
+/// Runs kubectl, with a text on its standard input.
+///
+/// # Errors
+/// It fails, with its words.
+pub(crate) fn run(arguments: &[&str], input: &str) -> Result<String> {
+    let mut command = kubectl();
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+    child.stdin.take().context("piped")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !output.status.success() {
+        bail!("kubectl {}: {}{}", arguments.join(" "), text(&output.stdout), text(&output.stderr));
+    }
+    Ok(text(&output.stdout))
+}
+
+/// A namespace that is removed in the end.
+pub(crate) struct Stage {
+    pub(crate) namespace: String,
+}
+
+impl Stage {
+    /// Makes it, with these objects in it (`NAMESPACE` in the text is its name).
+    pub(crate) fn new(name: &str, objects: &str) -> Result<Self> {
+        let stage = Self { namespace: format!("weft-e2e-{name}-{}", std::process::id()) };
+        run(&["create", "namespace", &stage.namespace], "")?;
+        // Pods that come before it are refused.
+        wait::eventually(DEADLINE, "the default service account", || {
+            stage.kubectl(&["get", "serviceaccount", "default"])
+        })?;
+        stage.apply(objects)?;
+        Ok(stage)
+    }
+
+    pub(crate) fn apply(&self, objects: &str) -> Result<()> {
+        let text = objects.replace("NAMESPACE", &self.namespace);
+        run(&["-n", &self.namespace, "apply", "-f", "-"], &text).map(drop)
+    }
+
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        run(&[&["-n", &self.namespace], arguments].concat(), "")
+    }
+
+    pub(crate) fn rolled_out(&self, deployment: &str) -> Result<()> {
+        let timeout = format!("--timeout={}s", DEADLINE.as_secs());
+        self.kubectl(&["rollout", "status", &format!("deployment/{deployment}"), &timeout]).map(drop)
+    }
+
+    pub(crate) fn label(&self, label: &str) -> Result<()> {
+        run(&["label", "namespace", &self.namespace, "--overwrite", label], "").map(drop)
+    }
+
+    /// Into the mesh, and until every pod says that it is captured.
+    pub(crate) fn enroll(&self) -> Result<()> {
+        self.label("weft.dev/mesh=enabled")?;
+        self.captured("True")
+    }
+
+    /// Until every pod that runs says so.
+    pub(crate) fn captured(&self, word: &str) -> Result<()> {
+        let path = "{range .items[?(@.status.phase==\"Running\")]}{.status.conditions[?(@.type==\"weft.dev/captured\")].status} {end}";
+        wait::eventually(DEADLINE, &format!("weft.dev/captured={word} of all pods"), || {
+            let words = self.kubectl(&["get", "pods", "-o", &format!("jsonpath={path}")])?;
+            let pods =
+                self.kubectl(&["get", "pods", "--field-selector=status.phase=Running", "-o", "name"])?.lines().count();
+            let so = words.split_whitespace().filter(|found| *found == word).count();
+            if so == pods { Ok(()) } else { Err(anyhow::anyhow!("{so} of {pods}")) }
+        })
+    }
+
+    /// Runs a command in a pod of a Deployment.
+    pub(crate) fn exec(&self, deployment: &str, command: &[&str]) -> Result<String> {
+        self.kubectl(&[&["exec", &format!("deploy/{deployment}"), "--"], command].concat())
+    }
+
+    /// One call from `client`: its HTTP status, 000 without an answer.
+    pub(crate) fn call(&self, url: &str) -> Result<String> {
+        // curl's own exit code says less than the status.
+        let script = format!("curl -s -m 5 -o /dev/null -w '%{{http_code}}' {url}; true");
+        self.exec("client", &["sh", "-c", &script])
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _gone = run(&["delete", "namespace", &self.namespace, "--wait=false"], "");
+    }
+}
+
+/// Calls of `client`, each on a connection of its own, one after the other until it is asked for what came of them.
+pub(crate) struct Load<'s> {
+    stage: &'s Stage,
+}
+
+impl<'s> Load<'s> {
+    pub(crate) fn start(stage: &'s Stage, url: &str) -> Result<Self> {
+        let script = format!(
+            "rm -f /tmp/stop; (while [ ! -e /tmp/stop ]; do curl -s -m 10 -o /dev/null -w '%{{http_code}} %{{exitcode}}\\n' {url}; done \
+             > /tmp/calls 2>&1; touch /tmp/done) > /dev/null 2>&1 &"
+        );
+        stage.exec("client", &["sh", "-c", &script])?;
+        let load = Self { stage };
+        load.more(20)?;
+        Ok(load)
+    }
+
+    fn count(&self) -> Result<usize> {
+        Ok(self.stage.exec("client", &["sh", "-c", "wc -l < /tmp/calls"])?.trim().parse()?)
+    }
+
+    /// Until this many more calls have ended.
+    pub(crate) fn more(&self, calls: usize) -> Result<()> {
+        let before = self.count().unwrap_or_default();
+        wait::eventually(DEADLINE, "calls", || {
+            let now = self.count()?;
+            if now >= before + calls { Ok(()) } else { Err(anyhow::anyhow!("{} of {calls}", now - before)) }
+        })
+    }
+
+    /// Ends it: how many calls were made, and those that failed.
+    pub(crate) fn end(self) -> Result<(usize, Vec<String>)> {
+        self.stage.exec("client", &["touch", "/tmp/stop"])?;
+        wait::eventually(DEADLINE, "the end of the load", || self.stage.exec("client", &["cat", "/tmp/done"]))?;
+        let text = self.stage.exec("client", &["cat", "/tmp/calls"])?;
+        let failed = text.lines().filter(|line| *line != "200 0").map(str::to_owned).collect();
+        Ok((text.lines().count(), failed))
+    }
+}
