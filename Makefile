@@ -108,4 +108,5 @@ e2e: cluster-up ## Weft on Kubernetes, on the local cluster: images, `weft insta
 	$(CLUSTER) load $(TARGET)/cluster/images/xds-server.tar $(TARGET)/cluster/images/node-agent.tar
 	$(TARGET)/quick/weft install --kubeconfig $$($(CLUSTER) kubeconfig)
 	KUBECONFIG=$$($(CLUSTER) kubeconfig) WEFT_KUBECTL="$(abspath $(TARGET))/cluster/bin/kube kubectl" \
+	  WEFT_CLUSTER="$(abspath $(TARGET))/debug/weft-cluster --folder $(abspath $(TARGET))/cluster" \
 	  cargo test --locked -p weft-e2e --test kubernetes -- --ignored

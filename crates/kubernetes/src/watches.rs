@@ -13,6 +13,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Client, Resource};
 use serde_json::Value;
 use weft_manifest::Kind;
+use weft_runtime::backoff::{Backoff, Settings};
 
 use crate::scope::Scope;
 
@@ -23,6 +24,28 @@ const PAGE: u32 = 500;
 const WATCH_SECONDS: u32 = 290;
 /// How long a kind that the server does not know is left alone.
 pub(crate) const UNKNOWN_KIND_REST: Duration = Duration::from_secs(10);
+
+/// Rests between tries of a watch that fails. Kubernetes' own clients go up to 30 s, and again after each further fault: a pod that came
+/// meanwhile would be in nobody's mesh for a minute after the API server is back (seen).
+const REST: Settings =
+    Settings { initial: Duration::from_millis(200), cap: Duration::from_secs(5), factor: 2.0, jitter: 0.5 };
+
+/// Our rests, as the client wants them.
+struct Rest(Backoff);
+
+impl Iterator for Rest {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.next_delay(&mut rand::rng()))
+    }
+}
+
+impl kube::runtime::utils::Backoff for Rest {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -43,7 +66,7 @@ pub(crate) enum Tell {
     NoSuchKind,
 }
 
-/// Watches one kind for ever, with growing rests between failures (0.8 s to 30 s, with jitter).
+/// Watches one kind for ever.
 pub(crate) fn of(kind: Kind, client: &Client, scope: &Scope) -> BoxStream<'static, Tell> {
     let mut config = Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
     if let (Kind::Pod, Scope::Node(node)) = (kind, scope) {
@@ -88,7 +111,7 @@ where
         serde_json::to_value(object).unwrap_or_default()
     };
     events
-        .default_backoff()
+        .backoff(Rest(Backoff::new(REST)))
         .map_ok(move |event| match event {
             Event::Init => Tell::Begin,
             Event::InitApply(object) => Tell::Listed(value(object)),

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use nix::sys::signal::Signal;
 
 use crate::node::{control, enter, init};
 use crate::plan::{Node, Plan, ProxyMode};
-use crate::{kubectl, parts, up};
+use crate::{control_plane, kubectl, parts, up};
 
 /// A real Kubernetes cluster on this machine, for tests: containerd, kubelet and kube-proxy in nodes made of namespaces.
 ///
@@ -72,6 +73,12 @@ enum Verb {
         /// For example node2.
         node: String,
     },
+    /// Ends a part of the control plane: etcd, apiserver, controller-manager or scheduler. `up` starts it again.
+    Stop {
+        /// Which.
+        #[arg(value_parser = control_plane::PARTS)]
+        part: String,
+    },
     /// Boots a node that was killed, and waits until it is Ready.
     Start {
         /// For example node2.
@@ -132,6 +139,7 @@ pub fn run() -> Result<()> {
                 .iter()
                 .try_for_each(|archive| nodes.iter().try_for_each(|node| control::load(&plan, node, archive)))
         }
+        Verb::Stop { part } => control_plane::process(&plan()?, &part).end(Signal::SIGTERM),
         Verb::Kill { node } => with_node(&plan()?, &node, control::kill),
         Verb::Start { node } => with_node(&plan()?, &node, |plan, node| {
             control::start(plan, node)?;

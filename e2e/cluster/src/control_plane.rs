@@ -14,7 +14,7 @@ use crate::wait;
 const READY: Duration = Duration::from_secs(90);
 
 /// In the order of their start; they end the other way round.
-const PARTS: [&str; 4] = ["etcd", "apiserver", "controller-manager", "scheduler"];
+pub const PARTS: [&str; 4] = ["etcd", "apiserver", "controller-manager", "scheduler"];
 
 /// Starts what does not run, and waits until the API server is ready.
 ///

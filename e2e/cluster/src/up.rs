@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
 
 use crate::node::{control, groups};
 use crate::plan::{Node, Plan};
@@ -90,14 +89,6 @@ pub fn down(plan: &Plan) -> Result<()> {
     wait::eventually(Duration::from_secs(10), "the control groups to be empty", || groups::remove(plan))?;
     let own = plan.own("");
     fs::remove_dir_all(&own).with_context(|| own.display().to_string())
-}
-
-/// Ends a part of the control plane, to be started again by [`up`].
-///
-/// # Errors
-/// It cannot be ended.
-pub fn stop_part(plan: &Plan, part: &str) -> Result<()> {
-    control_plane::process(plan, part).end(Signal::SIGTERM)
 }
 
 /// Whether this machine can hold a cluster.

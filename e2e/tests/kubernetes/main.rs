@@ -1,8 +1,11 @@
 //! Weft on a Kubernetes cluster: each test names the promise that it proves. Takes $KUBECONFIG and an installed Weft, and nothing else;
 //! `make e2e` brings up a cluster where there is none. Ignored otherwise: a person's $KUBECONFIG may be of a cluster that is in use.
 
+mod local;
 mod rights;
 mod stage;
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::Result;
 use weft_testkit::wait;
@@ -23,6 +26,17 @@ fn shop(name: &str) -> Result<Stage> {
     Ok(stage)
 }
 
+/// Most tests run beside each other; those that take a part of the cluster away run alone.
+static CLUSTER: RwLock<()> = RwLock::new(());
+
+fn among_others() -> RwLockReadGuard<'static, ()> {
+    CLUSTER.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    CLUSTER.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Lines of the agents' access logs that name the namespace.
 fn access_log(stage: &Stage) -> Result<Vec<String>> {
     let arguments = ["-n", "weft-system", "logs", "-l", "app=weft-node-agent", "-c", "proxy", "--tail=-1"];
@@ -37,6 +51,7 @@ fn access_log(stage: &Stage) -> Result<Vec<String>> {
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn running_pods_join_and_leave_under_load_without_a_failed_request_or_a_restart() -> Result<()> {
+    let _others = among_others();
     let stage = shop("join")?;
     let load = Load::start(&stage, "http://web/")?;
     for _ in 0..2 {
@@ -58,6 +73,7 @@ fn running_pods_join_and_leave_under_load_without_a_failed_request_or_a_restart(
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn calls_carry_the_callers_identity_by_service_by_headless_name_and_by_address() -> Result<()> {
+    let _others = among_others();
     let stage = shop("identity")?;
     stage.enroll()?;
     let address = stage.kubectl(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].status.podIP}"])?;
@@ -77,6 +93,7 @@ fn calls_carry_the_callers_identity_by_service_by_headless_name_and_by_address()
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn a_policy_decides_by_service_account_and_the_api_server_refuses_one_that_can_never_work() -> Result<()> {
+    let _others = among_others();
     let stage = shop("policy")?;
     stage.enroll()?;
     let policy = |account: &str| {
@@ -106,6 +123,7 @@ fn a_policy_decides_by_service_account_and_the_api_server_refuses_one_that_can_n
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn a_strict_namespace_takes_calls_from_the_mesh_alone() -> Result<()> {
+    let _others = among_others();
     let (stage, outside) = (shop("strict")?, shop("outside")?);
     stage.enroll()?;
     let url = format!("http://web.{}/", stage.namespace);
@@ -123,6 +141,7 @@ fn a_strict_namespace_takes_calls_from_the_mesh_alone() -> Result<()> {
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn jobs_and_init_containers_of_enrolled_pods_complete() -> Result<()> {
+    let _others = among_others();
     let stage = shop("job")?;
     stage.enroll()?;
     stage.apply(include_str!("job.yaml"))?;
@@ -131,7 +150,23 @@ fn jobs_and_init_containers_of_enrolled_pods_complete() -> Result<()> {
 
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
+fn agents_are_replaced_node_by_node_and_calls_wait_a_moment_but_do_not_fail() -> Result<()> {
+    let _alone = alone();
+    let stage = shop("agents")?;
+    stage.enroll()?;
+    let load = Load::start(&stage, "http://web/")?;
+    run(&["-n", "weft-system", "rollout", "restart", "daemonset/weft-node-agent"], "")?;
+    run(&["-n", "weft-system", "rollout", "status", "daemonset/weft-node-agent", "--timeout=180s"], "")?;
+    load.more(100)?;
+    let (calls, failed) = load.end()?;
+    assert!(failed.is_empty(), "{} of {calls} calls failed: {:?}", failed.len(), failed.first());
+    stage.captured("True")
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster: make e2e"]
 fn the_control_plane_is_replaced_under_load_without_a_failed_request() -> Result<()> {
+    let _others = among_others();
     let stage = shop("plane")?;
     stage.enroll()?;
     let load = Load::start(&stage, "http://web/")?;

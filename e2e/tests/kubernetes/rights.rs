@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::among_others;
 use crate::stage::run;
 
 const SERVER: &str = "system:serviceaccount:weft-system:weft-xds-server";
@@ -24,6 +25,7 @@ fn may(account: &str, verb: &str, resource: &str, namespace: &str) -> Result<boo
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn each_program_may_do_what_it_needs_and_nothing_else() -> Result<()> {
+    let _others = among_others();
     let allowed = [
         (SERVER, "list", "pods", "-A"),
         (SERVER, "watch", "services", "-A"),

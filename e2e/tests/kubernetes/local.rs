@@ -1,0 +1,69 @@
+//! Promises that need a hand on the cluster itself: the local one ($WEFT_CLUSTER, which `make e2e` sets). Elsewhere they say so and
+//! prove nothing.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use weft_testkit::wait;
+
+use crate::stage::{DEADLINE, Load};
+use crate::{alone, shop};
+
+/// `weft-cluster` with its options, as words; none where the cluster is somebody else's.
+fn cluster() -> Option<Vec<String>> {
+    let words = std::env::var_os("WEFT_CLUSTER");
+    let words = words.map(|words| words.to_string_lossy().split_whitespace().map(str::to_owned).collect());
+    if words.is_none() {
+        eprintln!("SKIPPED: not the local cluster (no $WEFT_CLUSTER); nothing was proved");
+    }
+    words
+}
+
+fn run(cluster: &[String], arguments: &[&str]) -> Result<String> {
+    let (program, options) = cluster.split_first().context("a program")?;
+    let output = Command::new(program).args(options).args(arguments).output()?;
+    if !output.status.success() {
+        bail!("weft-cluster {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster: make e2e"]
+fn the_api_server_is_away_and_comes_back_and_no_call_fails() -> Result<()> {
+    let Some(cluster) = cluster() else { return Ok(()) };
+    let _alone = alone();
+    let stage = shop("api-away")?;
+    stage.enroll()?;
+    let load = Load::start(&stage, "http://web/")?;
+    run(&cluster, &["stop", "apiserver"])?;
+    // Longer than a watch, a probe or a lease may be late; agents and control plane have to live with it.
+    wait::pause(std::time::Duration::from_secs(20));
+    run(&cluster, &["up"])?;
+    load.more(100)?;
+    let (calls, failed) = load.end()?;
+    assert!(failed.is_empty(), "{} of {calls} calls failed: {:?}", failed.len(), failed.first());
+    // And what comes afterwards is taken in.
+    stage.kubectl(&["scale", "deployment/web", "--replicas=3"])?;
+    stage.rolled_out("web")?;
+    stage.captured("True")
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster: make e2e"]
+fn a_node_loses_its_power_and_boots_and_its_pods_are_in_the_mesh_again() -> Result<()> {
+    let Some(cluster) = cluster() else { return Ok(()) };
+    let _alone = alone();
+    let stage = shop("reboot")?;
+    stage.enroll()?;
+    let node = stage.kubectl(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].spec.nodeName}"])?;
+    run(&cluster, &["kill", &node])?;
+    run(&cluster, &["start", &node])?;
+    // Until the kubelet has noticed that its pods are gone a minute may pass, and longer where DNS is among them.
+    wait::eventually(3 * DEADLINE, "an answer by the mesh", || match stage.call("http://web/")?.as_str() {
+        "200" => Ok(()),
+        other => Err(anyhow::anyhow!("{other}")),
+    })?;
+    stage.rolled_out("web")?;
+    stage.captured("True")
+}
