@@ -58,7 +58,7 @@ pub fn run(arguments: Arguments) -> Result<(), CaptureHalfError> {
             }
             start(&common, &capture)
         }
-        Half::Proxy { .. } | Half::Run { .. } => Err(CaptureHalfError::AnotherHalf),
+        Half::Proxy { .. } | Half::Run { .. } | Half::CniInstall { .. } => Err(CaptureHalfError::AnotherHalf),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod capture_half;
+pub mod cni;
 pub mod config;
 pub mod control;
 pub mod dispatch;

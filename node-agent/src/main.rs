@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tikv_jemalloc_ctl::{Access, AsName};
 use weft_node_agent::config::{Arguments, CommonOptions, Half, OneHalf, ProxyOptions};
-use weft_node_agent::{capture_half, control, limits, privileges, sandbox, supervise};
+use weft_node_agent::{capture_half, cni, control, limits, privileges, sandbox, supervise};
 use weft_runtime::logging;
 use weft_runtime::signals::Signals;
 
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             run_proxy_of_both(common, ProxyOptions { say_ready, ..*proxy })
         }
         Half::Run { common, proxy, only: None, .. } => run_both(&common, &proxy),
+        Half::CniInstall { options } => cni::install::run(&options).map_err(Into::into),
     };
     weft_runtime::failure::exit_code(outcome.as_ref().map_err(AsRef::as_ref))
 }

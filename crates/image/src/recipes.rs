@@ -26,7 +26,7 @@ pub const RECIPES: [Recipe; 2] = [
     Recipe { name: "xds-server", programs: &["weft-xds-server"], filters: false, user: "65534:65534" },
     Recipe {
         name: "node-agent",
-        programs: &["weft-node-agent", "weft-node-agent-capture", "weft-node-agent-watch"],
+        programs: &["weft-node-agent", "weft-node-agent-capture", "weft-node-agent-watch", "weft-cni"],
         filters: true,
         user: "0:0",
     },

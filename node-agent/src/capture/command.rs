@@ -39,6 +39,9 @@ pub struct CaptureOptions {
     /// the proxy half becomes then (its --run-as); else this process's own user.
     #[arg(long, value_name = "UID")]
     pub proxy_uid: Option<u32>,
+    /// Where the CNI plugin asks whether a new pod is captured. Without it pods start at once.
+    #[arg(long, value_name = "PATH")]
+    pub cni_socket: Option<PathBuf>,
     /// Lock file of the iptables programs.
     #[arg(long, default_value = "/run/weft/xtables.lock", value_name = "FILE")]
     pub xtables_lock: PathBuf,
@@ -84,6 +87,7 @@ impl CaptureOptions {
         CaptureSettings {
             node: node.to_owned(),
             handover,
+            cni_socket: self.cni_socket.clone(),
             xtables_lock: self.xtables_lock.clone(),
             workers: self.initial_workers.clamp(1, crate::handover::message::MAX_WORKERS),
             enrol_deadline: self.enrol_deadline,

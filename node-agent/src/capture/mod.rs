@@ -9,6 +9,7 @@
 //! | [`course`] | which act follows when a pod joins or leaves (pure) |
 //! | [`program`], [`routes`], [`install`] | put them into the kernel, read them back |
 //! | [`netns`], `placing` | a thread inside a pod's namespace; where that is, when nobody says it |
+//! | `cni`, `told` | where the CNI plugin asks; what it told, and what it is answered (pure) |
 //! | [`socket`], [`batch`], `adopt` | listeners and dial sockets; listeners that a proxy brings back |
 //! | [`diag`], [`connections`], [`join`] | connections that are already there; joining and leaving |
 //! | [`alarm`] | the kernel's word that rules or routes have changed |
@@ -19,6 +20,7 @@
 mod adopt;
 pub mod alarm;
 pub mod batch;
+mod cni;
 pub mod command;
 pub mod compare;
 pub mod connections;
@@ -44,3 +46,4 @@ pub mod socket;
 pub mod source;
 pub mod status;
 mod steward;
+mod told;

@@ -1,20 +1,27 @@
 //! The loop of the capture half: what the source wants, what the pods' tasks report and what proxies say comes together
 //! here; the roster and the hub decide, the tasks and sessions do.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 pub use super::settings::{CaptureSettings, STATUS_FILE};
 use super::{
+    cni::CniServer,
     install::{InstallError, Installer},
     placing::Placer,
     status::StatusHandle,
     steward::Steward,
+    told::Desk,
 };
 use crate::{
     handover::server::{BindError, HandoverServer},
@@ -37,6 +44,14 @@ pub enum CaptureFailure {
     #[error("cannot make the directory of {path}: {source}")]
     Lock {
         /// The lock file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No socket for the CNI plugin.
+    #[error("cannot make the socket {path} of the CNI plugin: {source}; run as root, or choose another --cni-socket")]
+    Cni {
+        /// Where.
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
@@ -70,21 +85,27 @@ pub async fn serve(
     });
     let (from_proxies, mut proxies) = mpsc::channel(64);
     let (reports, mut reported) = mpsc::unbounded_channel();
+    let (from_plugin, mut calls) = mpsc::channel(64);
+    let plugin = settings.cni_socket.as_deref().map(listen).transpose()?;
     let mut steward = Steward::new(settings, installer, status, reports);
     steward.tasks.spawn(server.serve(from_proxies));
+    if let Some(plugin) = plugin {
+        steward.tasks.spawn(plugin.serve(from_plugin));
+    }
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(stop);
     wanted.mark_changed();
     let mut list: Arc<Vec<PodSpec>> = Arc::default();
     let (mut listed, mut placer, mut placed) = (false, Placer::default(), Vec::new());
+    let mut desk = Desk::default();
     loop {
         tokio::select! {
             () = &mut stop => break,
             changed = wanted.changed() => {
                 changed.map_err(|_| CaptureFailure::SourceEnded)?;
                 list = wanted.borrow_and_update().clone();
-                placed = placer.place(&list);
+                placed = placer.place(&desk.place(&list));
                 if !std::mem::replace(&mut listed, true) {
                     steward.expect(&placed);
                 }
@@ -92,16 +113,29 @@ pub async fn serve(
             }
             Some((uid, report)) = reported.recv() => steward.hear(&uid, report),
             Some(event) = proxies.recv() => steward.proxy(event),
+            Some(call) = calls.recv() => {
+                desk.hear(call, Instant::now());
+                if listed {
+                    placed = placer.place(&desk.place(&list));
+                    steward.follow(&placed);
+                }
+            }
             _ = tick.tick(), if listed => {
-                if placer.is_looking(&list) {
-                    placed = placer.place(&list);
+                let told = desk.place(&list);
+                if placer.is_looking(&told) {
+                    placed = placer.place(&told);
                 }
                 steward.follow(&placed);
                 steward.show();
             }
             Some(_ended) = steward.tasks.join_next() => {}
         }
+        desk.settle(listed.then_some(&**list), |uid, netns| steward.standing(uid, netns), Instant::now());
     }
     steward.finish(&mut reported).await;
     Ok(())
+}
+
+fn listen(path: &Path) -> Result<CniServer, CaptureFailure> {
+    CniServer::bind(path).map_err(|source| CaptureFailure::Cni { path: path.to_path_buf(), source })
 }

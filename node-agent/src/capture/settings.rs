@@ -23,6 +23,8 @@ pub struct CaptureSettings {
     pub node: String,
     /// Socket for proxies.
     pub handover: HandoverSettings,
+    /// Where the CNI plugin asks about new pods, if it may.
+    pub cni_socket: Option<PathBuf>,
     /// Lock file of the iptables programs; must be writable.
     pub xtables_lock: PathBuf,
     /// Workers to make listeners for until a proxy says how many it has.

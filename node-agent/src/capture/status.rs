@@ -108,6 +108,11 @@ impl StatusHandle {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A copy of one pod.
+    pub(super) fn get_pod(&self, uid: &PodUid) -> Option<PodStatus> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pods.get(uid).cloned()
+    }
+
     /// As the admin section shows it.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {

@@ -19,6 +19,7 @@ use super::{
     settings::{CaptureSettings, STATUS_FILE},
     socket::Listeners,
     status::{CaptureStatus, PodState, PodStatus, StatusHandle},
+    told::Standing,
 };
 use crate::{
     handover::{
@@ -154,6 +155,18 @@ impl Steward {
         Present { spec: pod.spec.clone(), stage }
     }
 
+    /// Where a pod stands in one namespace: for a new sandbox what stands in the one before counts for nothing.
+    pub(super) fn standing(&self, uid: &PodUid, netns: &str) -> Standing {
+        let is_captured = |pod: &Pod| {
+            let is_there = pod.spec.netns.as_deref() == Some(netns);
+            is_there && pod.stage == StageNow::Captured && pod.offered.is_some()
+        };
+        if self.pods.get(uid).is_some_and(is_captured) {
+            return Standing::Captured;
+        }
+        Standing::NotYet(self.status.get_pod(uid).and_then(|pod| pod.error))
+    }
+
     fn act(&mut self, action: Action) {
         match action {
             Action::Start(spec) | Action::Change(spec) => self.command(spec, Command::Capture, StageNow::Captured),
@@ -220,6 +233,9 @@ impl Steward {
             self.pods.insert(uid.clone(), Pod { spec: spec.clone(), stage, commands, offered: None });
         }
         if let Some(pod) = self.pods.get_mut(&uid) {
+            if spec.netns.is_some() && spec.netns != pod.spec.netns {
+                pod.offered = None;
+            }
             let netns = spec.netns.clone().or(pod.spec.netns.take());
             pod.spec = PodSpec { netns, ..spec };
             pod.stage = stage;

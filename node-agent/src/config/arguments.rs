@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::proxy::ProxyOptions;
 use crate::capture::command::CaptureOptions;
+use crate::cni::install::CniInstallOptions;
 
 /// Weft's node agent: captures the traffic of this node's pods and carries it through the mesh.
 #[derive(Debug, Clone, Parser)]
@@ -58,6 +59,12 @@ pub enum Half {
         /// Say on standard input when ready: how `run` starts the successor of a proxy.
         #[arg(long, hide = true)]
         say_ready: bool,
+    },
+    /// Puts the CNI plugin into this node's CNI configuration and keeps it there, so that new pods wait for their capture.
+    CniInstall {
+        /// Its options.
+        #[command(flatten)]
+        options: CniInstallOptions,
     },
 }
 

@@ -55,6 +55,7 @@ impl Half {
         let path = lab.directory().join("handover.sock");
         let handover = HandoverSettings { path: path.clone(), mode: 0o600, owner: None, allowed: vec![0] };
         let mut settings = CaptureSettings {
+            cni_socket: None,
             node: "node1".into(),
             handover: handover.clone(),
             xtables_lock: lab.directory().join("xtables.lock"),

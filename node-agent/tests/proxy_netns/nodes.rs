@@ -227,6 +227,7 @@ impl Halves {
 fn capture_settings(lab: &Lab, node: &str) -> CaptureSettings {
     let path = lab.directory().join(format!("{node}.sock"));
     CaptureSettings {
+        cni_socket: None,
         node: node.to_owned(),
         handover: HandoverSettings { path, mode: 0o600, owner: None, allowed: vec![0] },
         xtables_lock: lab.directory().join("xtables.lock"),
