@@ -21,7 +21,9 @@ fn main() -> ExitCode {
             run_proxy_of_both(common, ProxyOptions { say_ready, ..*proxy })
         }
         Half::Run { common, proxy, only: None, .. } => run_both(&common, &proxy),
-        Half::CniInstall { options } => cni::install::run(&options).map_err(Into::into),
+        Half::CniInstall { options, log, log_format } => {
+            logging::init(&log, log_format.into()).map_err(Into::into).and_then(|_| Ok(cni::install::run(&options)?))
+        }
     };
     weft_runtime::failure::exit_code(outcome.as_ref().map_err(AsRef::as_ref))
 }

@@ -13,12 +13,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
-use weft_runtime::logging;
 use weft_runtime::signals::Signals;
 
 use super::conflist::{TYPE, Unusable, chain, listed, unchain};
 use super::talk::SOCKET;
-use crate::config::LogFormat;
 
 /// How often the configuration is looked at: who rewrites it is undone within a second. A look reads one small directory and
 /// one small file.
@@ -56,20 +54,11 @@ pub struct CniInstallOptions {
     /// With --remove: then wait for a signal, as the pods of a DaemonSet must.
     #[arg(long, requires = "remove")]
     pub stay: bool,
-    /// What to log: a level, or `target=level` pairs.
-    #[arg(long, env = "WEFT_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
-    /// How to log.
-    #[arg(long, env = "WEFT_LOG_FORMAT", value_enum, default_value = "text")]
-    pub log_format: LogFormat,
 }
 
 /// Why it ends, or tries again.
 #[derive(Debug, Error)]
 pub enum CniInstallError {
-    /// The log filter cannot be read.
-    #[error(transparent)]
-    Logging(#[from] logging::Error),
     /// A file.
     #[error("{path}: {source}; this needs root, and both directories of the node")]
     Io {
@@ -99,7 +88,6 @@ pub enum CniInstallError {
 /// # Errors
 /// For the terminal.
 pub fn run(options: &CniInstallOptions) -> Result<(), CniInstallError> {
-    logging::init(&options.log, options.log_format.into())?;
     if options.remove {
         remove(options)?;
         tracing::info!("the plugin is removed");

@@ -65,6 +65,12 @@ pub enum Half {
         /// Its options.
         #[command(flatten)]
         options: CniInstallOptions,
+        /// What to log: a level, or `target=level` pairs.
+        #[arg(long, env = "WEFT_LOG", default_value = "info", value_name = "FILTER")]
+        log: String,
+        /// How to log.
+        #[arg(long, env = "WEFT_LOG_FORMAT", value_enum, default_value = "text")]
+        log_format: LogFormat,
     },
 }
 

@@ -26,8 +26,6 @@ fn node() -> Node {
         own_namespace: Some("mesh".to_owned()),
         remove: false,
         stay: false,
-        log: String::new(),
-        log_format: LogFormat::Text,
     };
     Node { folder, options }
 }
