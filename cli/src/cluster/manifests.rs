@@ -12,6 +12,9 @@ const FILES: [(&str, &str); 5] = [
     ("node-agent.yaml", include_str!("../../../manifests/base/node-agent.yaml")),
 ];
 
+/// What takes the CNI plugin off all nodes.
+const REMOVER: &str = include_str!("../../../manifests/remove-cni.yaml");
+
 /// How the files name our images.
 const IMAGES: &str = "localhost/weft/";
 
@@ -27,7 +30,10 @@ pub fn text(images: &str, tag: &str) -> String {
 /// # Errors
 /// A file of ours is broken.
 pub fn objects(images: &str, tag: &str) -> anyhow::Result<Vec<Value>> {
-    let text = text(images, tag);
+    parsed(&text(images, tag))
+}
+
+fn parsed(text: &str) -> anyhow::Result<Vec<Value>> {
     let documents = weft_manifest::split("manifests", text.as_bytes());
     let read = |document: Result<weft_manifest::Document, weft_manifest::Finding>| {
         let document = document.map_err(|finding| anyhow::anyhow!("{finding}"))?;
@@ -36,6 +42,19 @@ pub fn objects(images: &str, tag: &str) -> anyhow::Result<Vec<Value>> {
         Ok(object)
     };
     documents.into_iter().map(read).collect()
+}
+
+/// The DaemonSet that takes the CNI plugin off all nodes, with the image of the agents that are there.
+///
+/// # Errors
+/// A file of ours is broken.
+pub fn plugin_remover(agents: &Value) -> anyhow::Result<Value> {
+    let mut remover = parsed(REMOVER)?.into_iter().next().context("manifests/remove-cni.yaml")?;
+    let image = agents["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    for containers in ["initContainers", "containers"] {
+        remover["spec"]["template"]["spec"][containers][0]["image"] = image.clone();
+    }
+    Ok(remover)
 }
 
 /// All objects, for whoever asks only for their names.
@@ -59,7 +78,7 @@ fn with_images(text: &str, images: &str, tag: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{known, text};
+    use super::{known, plugin_remover, text};
 
     #[test]
     fn every_image_is_the_one_that_was_asked_for() {
@@ -68,6 +87,18 @@ mod tests {
         assert!(images.len() >= 4, "{images:?}");
         for image in images {
             assert!(image.starts_with("registry.example:5000/mesh/") && image.ends_with(":1.2.3"), "{image}");
+        }
+    }
+
+    #[test]
+    fn the_plugin_goes_with_the_image_that_is_there() {
+        let mut agents = known().unwrap().pop().unwrap();
+        agents["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/agent:1".into();
+        let remover = plugin_remover(&agents).unwrap();
+        let pod = &remover["spec"]["template"]["spec"];
+        assert_eq!(pod["initContainers"][0]["args"], serde_json::json!(["cni-install", "--remove"]));
+        for containers in ["initContainers", "containers"] {
+            assert_eq!(pod[containers][0]["image"], "registry/agent:1");
         }
     }
 

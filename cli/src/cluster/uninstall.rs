@@ -13,7 +13,11 @@ use super::enroll::settled;
 use super::manifests;
 use super::options::UninstallOptions;
 use super::pods::{Membership, rows};
+use super::rollout::missing;
 use crate::output;
+
+/// Pods of the agent.
+const AGENTS: &str = "app=weft-node-agent";
 
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -26,6 +30,7 @@ pub fn run(options: &UninstallOptions) -> anyhow::Result<ExitCode> {
     with(&options.cluster, |cluster| async move {
         let end = Instant::now() + options.timeout;
         leave(&cluster, options.unenroll, end).await?;
+        remove_plugin(&cluster, &objects, end).await?;
         for object in objects.iter().rev() {
             cluster.delete(object).await?;
         }
@@ -57,6 +62,38 @@ async fn leave(cluster: &Cluster, may: bool, end: Instant) -> anyhow::Result<()>
         bail!("pod {}/{} is labelled {selector} itself; remove the label first", row.namespace, row.name);
     }
     Ok(())
+}
+
+/// A plugin that stays behind would let no pod start any more. The agents go first: they would put it back.
+async fn remove_plugin(cluster: &Cluster, objects: &[Value], end: Instant) -> anyhow::Result<()> {
+    let Some(agents) = objects.iter().find(|object| object["kind"] == "DaemonSet") else { return Ok(()) };
+    let remover = match cluster.read(agents).await? {
+        Some(live) => {
+            let remover = manifests::plugin_remover(&live)?;
+            cluster.delete(agents).await?;
+            while !cluster.list("Pod", AGENTS).await?.is_empty() {
+                if Instant::now() > end {
+                    bail!("pods of weft-node-agent do not end; `kubectl -n weft-system get pods` shows them");
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            cluster.apply(&remover).await?;
+            remover
+        }
+        // An earlier uninstall came this far, or further.
+        None => manifests::plugin_remover(agents)?,
+    };
+    while let Some(live) = cluster.read(&remover).await? {
+        let Some(what) = missing(&live) else { break };
+        if Instant::now() > end {
+            bail!(
+                "the CNI plugin is not off all nodes ({what}), and pods there will not start: see `kubectl -n weft-system get pods`, or run `weft-node-agent cni-install --remove` on the node"
+            );
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    cluster.delete(&remover).await?;
+    gone(cluster, &remover, end).await
 }
 
 async fn gone(cluster: &Cluster, object: &Value, end: Instant) -> anyhow::Result<()> {
