@@ -150,7 +150,7 @@ fn jobs_and_init_containers_of_enrolled_pods_complete() -> Result<()> {
 
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
-fn agents_are_replaced_node_by_node_and_calls_wait_a_moment() -> Result<()> {
+fn agents_are_replaced_node_by_node_and_calls_wait_a_moment_but_do_not_fail() -> Result<()> {
     let _alone = alone();
     let stage = shop("agents")?;
     stage.enroll()?;
@@ -159,17 +159,9 @@ fn agents_are_replaced_node_by_node_and_calls_wait_a_moment() -> Result<()> {
     run(&["-n", "weft-system", "rollout", "status", "daemonset/weft-node-agent", "--timeout=180s"], "")?;
     load.more(100)?;
     let (calls, failed) = load.end()?;
-    // Both halves of an agent end at once, and with them what waits in the listeners' queues: seen in 5 of 12 replacements of the agent
-    // of a client that calls without a pause, one call each. To be mended: the capture half has to stop new calls first.
-    let reset = |call: &String| call == "000 56";
-    let agents =
-        run(&["-n", "weft-system", "get", "pods", "-l", "app=weft-node-agent", "-o", "name"], "")?.lines().count();
-    assert!(
-        failed.iter().all(reset) && failed.len() <= agents,
-        "{} of {calls} calls failed: {:?}",
-        failed.len(),
-        failed.first()
-    );
+    // Fails at times, and rightly so: both halves of an agent end at once, and with them what waits in the listeners' queues (5 of 12
+    // replacements reset one call). The capture half has to stop new calls first.
+    assert!(failed.is_empty(), "{} of {calls} calls failed: {:?}", failed.len(), failed.first());
     stage.captured("True")
 }
 

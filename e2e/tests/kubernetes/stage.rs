@@ -87,7 +87,7 @@ impl Stage {
             let pods =
                 self.kubectl(&["get", "pods", "--field-selector=status.phase=Running", "-o", "name"])?.lines().count();
             let so = words.split_whitespace().filter(|found| *found == word).count();
-            if so == pods { Ok(()) } else { Err(anyhow::anyhow!("{so} of {pods}")) }
+            if pods > 0 && so == pods { Ok(()) } else { Err(anyhow::anyhow!("{so} of {pods}")) }
         })
     }
 
