@@ -86,9 +86,12 @@ soak: ## minutes of random faults under checked traffic on two nodes (MINUTES=3 
 	cargo test --locked -p weft-e2e --test mesh -- --ignored
 	cargo test --locked -p weft-node-agent --test capture_netns -- --ignored
 
+# Stamped into the images, where this is a clone.
+REVISION = $(addprefix --revision ,$(shell git rev-parse HEAD 2>/dev/null))
+
 images: ## the images of Weft as OCI archives in target/images (release build, no container engine)
 	cargo build $(WORKSPACE) --bins --release
-	$(TARGET)/release/weft-image --programs $(TARGET)/release --output $(TARGET)/images
+	$(TARGET)/release/weft-image --programs $(TARGET)/release --output $(TARGET)/images $(REVISION)
 
 # Where the local cluster lives: programs (built once), images, clusters.
 CLUSTER = $(TARGET)/debug/weft-cluster --folder $(TARGET)/cluster
@@ -107,6 +110,10 @@ e2e: cluster-up ## Weft on Kubernetes, on the local cluster: images, `weft insta
 	$(TARGET)/quick/weft-image --programs $(TARGET)/quick --output $(TARGET)/cluster/images
 	$(CLUSTER) load $(TARGET)/cluster/images/xds-server.tar $(TARGET)/cluster/images/node-agent.tar
 	$(TARGET)/quick/weft install --kubeconfig $$($(CLUSTER) kubeconfig)
+	$(CLUSTER) build
+	WEFT_HELM=$(abspath $(TARGET))/cluster/bin/helm WEFT_KUBECTL="$(abspath $(TARGET))/cluster/bin/kube kubectl" \
+	  cargo test --locked -p weft-cli --test chart
 	KUBECONFIG=$$($(CLUSTER) kubeconfig) WEFT_KUBECTL="$(abspath $(TARGET))/cluster/bin/kube kubectl" \
 	  WEFT_CLUSTER="$(abspath $(TARGET))/debug/weft-cluster --folder $(abspath $(TARGET))/cluster" \
+	  WEFT_HELM=$(abspath $(TARGET))/cluster/bin/helm \
 	  cargo test --locked -p weft-e2e --test kubernetes -- --ignored

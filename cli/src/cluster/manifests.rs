@@ -44,15 +44,29 @@ fn parsed(text: &str) -> anyhow::Result<Vec<Value>> {
     documents.into_iter().map(read).collect()
 }
 
-/// The DaemonSet that takes the CNI plugin off all nodes, with the image of the agents that are there.
+/// The DaemonSet that takes the CNI plugin off all nodes, with the image of the agents that are there, and in their directories.
 ///
 /// # Errors
 /// A file of ours is broken.
 pub fn plugin_remover(agents: &Value) -> anyhow::Result<Value> {
     let mut remover = parsed(REMOVER)?.into_iter().next().context("manifests/remove-cni.yaml")?;
-    let image = agents["spec"]["template"]["spec"]["containers"][0]["image"].clone();
-    for containers in ["initContainers", "containers"] {
-        remover["spec"]["template"]["spec"][containers][0]["image"] = image.clone();
+    let agents = &agents["spec"]["template"]["spec"];
+    let pod = &mut remover["spec"]["template"]["spec"];
+    for key in ["image", "imagePullPolicy"] {
+        if let Some(value) = agents["containers"][0].get(key) {
+            for containers in ["initContainers", "containers"] {
+                pod[containers][0][key] = value.clone();
+            }
+        }
+    }
+    if let Some(secrets) = agents.get("imagePullSecrets") {
+        pod["imagePullSecrets"] = secrets.clone();
+    }
+    for volume in pod["volumes"].as_array_mut().into_iter().flatten() {
+        let mut theirs = agents["volumes"].as_array().into_iter().flatten();
+        if let Some(there) = theirs.find(|there| there["name"] == volume["name"]) {
+            volume["hostPath"]["path"] = there["hostPath"]["path"].clone();
+        }
     }
     Ok(remover)
 }
@@ -91,11 +105,26 @@ mod tests {
     }
 
     #[test]
-    fn the_plugin_goes_with_the_image_that_is_there() {
+    fn the_plugin_goes_with_the_image_and_from_the_directories_that_are_there() {
         let mut agents = known().unwrap().pop().unwrap();
-        agents["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/agent:1".into();
+        let there = &mut agents["spec"]["template"]["spec"];
+        there["containers"][0]["image"] = "registry/agent:1".into();
+        there["imagePullSecrets"] = serde_json::json!([{ "name": "registry" }]);
+        for volume in there["volumes"].as_array_mut().unwrap() {
+            if volume["name"] == "cni-programs" {
+                volume["hostPath"]["path"] = "/home/kubernetes/bin".into();
+            }
+        }
         let remover = plugin_remover(&agents).unwrap();
         let pod = &remover["spec"]["template"]["spec"];
+        let paths: Vec<&str> = pod["volumes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|volume| volume["hostPath"]["path"].as_str())
+            .collect();
+        assert_eq!(paths, ["/home/kubernetes/bin", "/etc/cni/net.d"]);
+        assert_eq!(pod["imagePullSecrets"][0]["name"], "registry");
         assert_eq!(pod["initContainers"][0]["args"], serde_json::json!(["cni-install", "--remove"]));
         for containers in ["initContainers", "containers"] {
             assert_eq!(pod[containers][0]["image"], "registry/agent:1");

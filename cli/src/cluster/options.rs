@@ -44,6 +44,10 @@ pub struct UninstallOptions {
     /// Also when namespaces are enrolled: they are taken out of the mesh first.
     #[arg(long)]
     pub unenroll: bool,
+    /// Only what has to be done before the objects go: pods out of the mesh, and the agents and the CNI plugin off all nodes. For
+    /// who takes the objects away by other means, as Helm's hook does.
+    #[arg(long)]
+    pub prepare: bool,
     /// How long to wait until everything is gone.
     #[arg(long, default_value = "3m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub timeout: Duration,

@@ -1,18 +1,19 @@
 //! `weft-image`: writes the images of Weft as OCI archives. Everything is in the library.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use weft_image::recipes::{RECIPES, Sources};
-use weft_image::{Platform, write};
+use weft_image::{Image, Platform, write};
 
 /// Writes the images of Weft as OCI archives, without a container engine.
 ///
 /// The same programs give the same digests. For several architectures name the programs of each:
 ///   weft-image --programs target/release --programs arm64=target/aarch64-unknown-linux-gnu/release --root arm64=/srv/debian-arm64
 /// where --root is a file system of that architecture with the packages iptables and nftables (debootstrap makes one).
+/// The programs of one architecture and their libraries alone, for a Dockerfile: --layers.
 #[derive(Debug, Parser)]
 #[command(name = "weft-image", version, verbatim_doc_comment)]
 struct Arguments {
@@ -31,6 +32,12 @@ struct Arguments {
     /// The tag.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     tag: String,
+    /// The commit that the programs are of: the label org.opencontainers.image.revision.
+    #[arg(long, value_name = "COMMIT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    revision: Option<String>,
+    /// Instead of images: the files of each as NAME.layer.tar.
+    #[arg(long)]
+    layers: bool,
 }
 
 fn main() -> Result<()> {
@@ -40,12 +47,24 @@ fn main() -> Result<()> {
     let mut out = std::io::stdout();
     for recipe in RECIPES {
         let images = sources.iter().map(|sources| recipe.make(sources)).collect::<Result<Vec<_>, _>>()?;
+        if arguments.layers {
+            layers(&arguments.output, recipe.name, &images)?;
+            continue;
+        }
         let name = format!("{}/{}:{}", arguments.prefix, recipe.name, arguments.tag);
         let path = arguments.output.join(format!("{}.tar", recipe.name));
         let digest = write(&path, &name, &images)?;
         writeln!(out, "{} {name}@{digest}", path.display())?;
     }
     Ok(())
+}
+
+/// One tar, since each image has one layer.
+fn layers(output: &Path, name: &str, images: &[Image]) -> Result<()> {
+    let [image] = images else { bail!("--layers takes the programs of one architecture") };
+    let path = output.join(format!("{name}.layer.tar"));
+    let [layer] = &image.layers[..] else { bail!("{name} has {} layers", image.layers.len()) };
+    std::fs::write(&path, layer.to_tar()?).with_context(|| path.display().to_string())
 }
 
 fn sources(arguments: &Arguments) -> Result<Vec<Sources>> {
@@ -66,7 +85,7 @@ fn sources(arguments: &Arguments) -> Result<Vec<Sources>> {
             ),
         };
         let platform = Platform { os: own.os.clone(), architecture };
-        Ok(Sources { programs, root, platform, version: arguments.tag.clone() })
+        Ok(Sources { programs, root, platform, version: arguments.tag.clone(), revision: arguments.revision.clone() })
     };
     arguments.programs.iter().map(of).collect()
 }

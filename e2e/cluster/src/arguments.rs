@@ -35,8 +35,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Builds the programs that clusters are made of (minutes the first time), no more.
+    /// Builds the programs that clusters are made of (minutes the first time) and Helm, no more.
     Build,
+    /// Writes the image that pods of tests are made of, without a cluster, and prints its path.
+    Toolbox,
     /// Brings a cluster up, or what is missing of it, and prints the path of its kubeconfig.
     Up {
         /// How many nodes.
@@ -110,7 +112,8 @@ pub fn run() -> Result<()> {
     let plan = || read(&folder, &name);
     let say = |text: &str| eprintln!("cluster: {text}");
     match command {
-        Verb::Build => parts::build(&folder, &say),
+        Verb::Build => parts::build(&folder, &[&parts::CLUSTER[..], &parts::TOOLS].concat(), &say),
+        Verb::Toolbox => print(&parts::image(&folder, "toolbox")?.display().to_string()),
         Verb::Up { nodes, proxy, dual_stack, index } => {
             let asked = Plan { name: name.clone(), index, nodes, proxy, dual_stack, folder: folder.clone() };
             if let Ok(there) = plan()

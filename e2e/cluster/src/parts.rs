@@ -16,17 +16,21 @@ pub const KUBERNETES: &str = "v1.34.4";
 /// The name of the image that holds a pod's namespaces.
 pub const PAUSE: &str = "localhost/weft/pause:v1";
 
-/// In the order of their importance.
-const PROGRAMS: [&str; 3] = ["kube", "coredns", "pause"];
+/// What clusters are made of, in the order of their importance.
+pub const CLUSTER: [&str; 3] = ["kube", "coredns", "pause"];
 
-/// Builds what is missing or older than its source. The first time that takes 7 to 14 minutes of two cores, then seconds.
+/// What else tests use.
+pub const TOOLS: [&str; 1] = ["helm"];
+
+/// Builds what is missing or older than its source, and the images. The first time that takes 7 to 14 minutes of two cores for what clusters
+/// are made of, and one or two for Helm; then seconds.
 ///
 /// # Errors
 /// Go is not there, or a build fails.
-pub fn build(folder: &Path, say: &dyn Fn(&str)) -> Result<()> {
+pub fn build(folder: &Path, programs: &[&str], say: &dyn Fn(&str)) -> Result<()> {
     let bin = folder.join("bin");
     fs::create_dir_all(&bin)?;
-    for name in PROGRAMS {
+    for name in programs {
         let (source, program) = (source(name), bin.join(name));
         if !is_older(&program, &source)? {
             continue;
@@ -62,7 +66,7 @@ fn go_build(name: &str, source: &Path, program: &Path, folder: &Path, say: &dyn 
     command
         .args(["build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", &link_flags(), "-o"])
         .arg(program)
-        .arg(".")
+        .arg(package(name))
         .current_dir(source)
         .env("CGO_ENABLED", "0")
         .env("GOWORK", "off")
@@ -93,9 +97,20 @@ fn go_build(name: &str, source: &Path, program: &Path, folder: &Path, say: &dyn 
     Ok(())
 }
 
+/// Ours, but for what is used as its makers' own main package has it.
+fn package(name: &str) -> &'static str {
+    if name == "helm" { "helm.sh/helm/v3/cmd/helm" } else { "." }
+}
+
+/// A name that a program does not have does nothing.
 fn link_flags() -> String {
     let mut flags = "-s -w".to_owned();
     let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
+    // Which Kubernetes `helm template` renders for.
+    for package in ["pkg/chartutil", "pkg/lint/rules"] {
+        let package = format!("helm.sh/helm/v3/{package}");
+        flags += &format!(" -X {package}.k8sVersionMajor=1 -X {package}.k8sVersionMinor={minor}");
+    }
     for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
         flags +=
             &format!(" -X {package}.gitVersion={KUBERNETES} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}");
@@ -110,23 +125,31 @@ pub const IMAGES: [&str; 3] = ["pause", "coredns", "toolbox"];
 pub const TOOLBOX: &str = "localhost/weft/toolbox:v1";
 
 fn images(folder: &Path) -> Result<()> {
-    for name in IMAGES {
-        let archive = image_file(folder, name);
-        let binary = if name == "toolbox" { "/bin/busybox".into() } else { folder.join("bin").join(name) };
-        if archive.exists() && fs::metadata(&archive)?.modified()? > fs::metadata(&binary)?.modified()? {
-            continue;
-        }
-        fs::create_dir_all(archive.parent().context("a file lies in a folder")?)?;
-        let mut layer = Layer::default();
-        let (image, entrypoint) = match name {
-            "pause" => (PAUSE, program(&mut layer, &binary, "/pause")?),
-            "coredns" => (crate::dns::IMAGE, program(&mut layer, &binary, "/coredns")?),
-            _ => (TOOLBOX, toolbox(&mut layer, &binary)?),
-        };
-        let config = Config { entrypoint: vec![entrypoint], ..Config::default() };
-        weft_image::write(&archive, image, &[Image { platform: Platform::own(), config, layers: vec![layer] }])?;
+    IMAGES.iter().try_for_each(|name| image(folder, name).map(drop))
+}
+
+/// Writes one of [`IMAGES`] if it is not there or older than its program, and says where it is.
+///
+/// # Errors
+/// Its program is not there.
+pub fn image(folder: &Path, name: &str) -> Result<PathBuf> {
+    let archive = image_file(folder, name);
+    let binary = if name == "toolbox" { "/bin/busybox".into() } else { folder.join("bin").join(name) };
+    let of_program = fs::metadata(&binary).and_then(|metadata| metadata.modified());
+    let of_program = of_program.with_context(|| binary.display().to_string())?;
+    if archive.exists() && fs::metadata(&archive)?.modified()? > of_program {
+        return Ok(archive);
     }
-    Ok(())
+    fs::create_dir_all(archive.parent().context("a file lies in a folder")?)?;
+    let mut layer = Layer::default();
+    let (image, entrypoint) = match name {
+        "pause" => (PAUSE, program(&mut layer, &binary, "/pause")?),
+        "coredns" => (crate::dns::IMAGE, program(&mut layer, &binary, "/coredns")?),
+        _ => (TOOLBOX, toolbox(&mut layer, &binary)?),
+    };
+    let config = Config { entrypoint: vec![entrypoint], ..Config::default() };
+    weft_image::write(&archive, image, &[Image { platform: Platform::own(), config, layers: vec![layer] }])?;
+    Ok(archive)
 }
 
 fn program(layer: &mut Layer, binary: &Path, place: &str) -> Result<String> {

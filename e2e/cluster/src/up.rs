@@ -31,7 +31,7 @@ const NEEDED: [(&str, &str); 7] = [
 /// This machine cannot hold one (says why), or a part does not become ready.
 pub fn up(plan: &Plan, say: &dyn Fn(&str)) -> Result<()> {
     possible()?;
-    parts::build(&plan.folder, say)?;
+    parts::build(&plan.folder, &parts::CLUSTER, say)?;
     let begin = Instant::now();
     let seconds = || begin.elapsed().as_secs_f32();
     fs::create_dir_all(plan.own(""))?;

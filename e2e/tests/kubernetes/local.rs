@@ -10,7 +10,7 @@ use crate::stage::{DEADLINE, Load};
 use crate::{alone, shop};
 
 /// `weft-cluster` with its options, as words; none where the cluster is somebody else's.
-fn cluster() -> Option<Vec<String>> {
+pub(crate) fn cluster() -> Option<Vec<String>> {
     let words = std::env::var_os("WEFT_CLUSTER");
     let words = words.map(|words| words.to_string_lossy().split_whitespace().map(str::to_owned).collect());
     if words.is_none() {
@@ -19,7 +19,8 @@ fn cluster() -> Option<Vec<String>> {
     words
 }
 
-fn run(cluster: &[String], arguments: &[&str]) -> Result<String> {
+/// Runs `weft-cluster`.
+pub(crate) fn run(cluster: &[String], arguments: &[&str]) -> Result<String> {
     let (program, options) = cluster.split_first().context("a program")?;
     let output = Command::new(program).args(options).args(arguments).output()?;
     if !output.status.success() {

@@ -1,6 +1,7 @@
 //! Weft on a Kubernetes cluster: each test names the promise that it proves. Takes $KUBECONFIG and an installed Weft, and nothing else;
 //! `make e2e` brings up a cluster where there is none. Ignored otherwise: a person's $KUBECONFIG may be of a cluster that is in use.
 
+mod helm;
 mod local;
 mod rights;
 mod stage;
