@@ -4,6 +4,7 @@
 mod helm;
 mod local;
 mod rights;
+mod services;
 mod stage;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

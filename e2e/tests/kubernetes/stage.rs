@@ -96,6 +96,35 @@ impl Stage {
         self.kubectl(&[&["exec", &format!("deploy/{deployment}"), "--"], command].concat())
     }
 
+    /// Makes these calls in a pod of a Deployment, one after the other, until each ends as it shall: `NAME STATUS` or `STATUS` alone,
+    /// where 000 is no answer. Asked again until the deadline, because rules, policies and names need a moment to arrive.
+    pub(crate) fn expect(&self, from: &str, calls: &[(String, String)]) -> Result<()> {
+        let urls: Vec<&str> = calls.iter().map(|(url, _)| &**url).collect();
+        let script = format!("for u in {}; do echo $(curl -g -s -m 3 -w ' %{{http_code}}' $u); done", urls.join(" "));
+        wait::eventually(DEADLINE, &format!("{} calls of {from} as they shall end", calls.len()), || {
+            let text = self.exec(from, &["sh", "-c", &script])?;
+            let lines: Vec<&str> = text.lines().collect();
+            let wrong = calls.iter().zip(&lines).find(|((_, expected), line)| !line.ends_with(expected.as_str()));
+            match wrong {
+                _ if lines.len() != calls.len() => bail!("{} lines for {} calls: {text}", lines.len(), calls.len()),
+                Some(((url, expected), line)) => bail!("{url}: {line}, not {expected}"),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Words that a jsonpath finds in the objects of this namespace.
+    pub(crate) fn words(&self, what: &[&str], path: &str) -> Result<Vec<String>> {
+        let text = self.kubectl(&[&["get"], what, &["-o", &format!("jsonpath={path}")]].concat())?;
+        Ok(text.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Until the pods with this label say that they are captured, or (`False`) that they are not.
+    pub(crate) fn wait_captured(&self, label: &str, word: &str) -> Result<()> {
+        let condition = format!("--for=condition=weft.dev/captured={word}");
+        self.kubectl(&["wait", &condition, "pod", "-l", label, "--timeout=90s"]).map(drop)
+    }
+
     /// One call from `client`: its HTTP status, 000 without an answer.
     pub(crate) fn call(&self, url: &str) -> Result<String> {
         // curl's own exit code says less than the status.
