@@ -18,10 +18,10 @@ RUNS ?= 3000
 WORKSPACE := --workspace --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test netns lint fmt fuzz bench scale sim soak images cluster-up cluster-down e2e
+.PHONY: help setup build demo test netns lint fmt fuzz bench scale sim soak images cluster-up cluster-down e2e e2e-local e2e-kind
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (apt-get, with sudo if you are not root); starts no service
 	@.ci/setup
@@ -52,7 +52,7 @@ lint: ## formatting, clippy, the architecture test; shellcheck and cargo-deny wh
 	cargo fmt --all --check
 	cargo clippy $(WORKSPACE) --all-targets -- -D warnings
 	cargo test $(WORKSPACE) --test architecture
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/setup .ci/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/setup .ci/run e2e/kind/run; \
 	else echo "--- shellcheck is not installed: scripts unchecked (make setup)"; fi
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; \
 	else echo "--- cargo-deny is not installed: licences unchecked (cargo install cargo-deny --locked)"; fi
@@ -93,6 +93,9 @@ images: ## the images of Weft as OCI archives in target/images (release build, n
 	cargo build $(WORKSPACE) --bins --release
 	$(TARGET)/release/weft-image --programs $(TARGET)/release --output $(TARGET)/images $(REVISION)
 
+# On which cluster `make e2e` runs: the local one, or kind's (Docker; e2e/kind/run says what it wants).
+PROVIDER ?= local
+
 # Where the local cluster lives: programs (built once), images, clusters.
 CLUSTER = $(TARGET)/debug/weft-cluster --folder $(TARGET)/cluster
 
@@ -105,7 +108,9 @@ cluster-down: ## end it; nothing is left but what was built
 	cargo build --locked -p weft-cluster
 	$(CLUSTER) down
 
-e2e: cluster-up ## Weft on Kubernetes, on the local cluster: images, `weft install`, then the tests of e2e/tests/kubernetes
+e2e: e2e-$(PROVIDER) ## Weft on Kubernetes: images, `weft install`, then the tests of e2e/tests/kubernetes (PROVIDER=local or kind)
+
+e2e-local: cluster-up
 	cargo build $(WORKSPACE) --bins --profile quick
 	$(TARGET)/quick/weft-image --programs $(TARGET)/quick --output $(TARGET)/cluster/images
 	$(CLUSTER) load $(TARGET)/cluster/images/xds-server.tar $(TARGET)/cluster/images/node-agent.tar
@@ -117,3 +122,10 @@ e2e: cluster-up ## Weft on Kubernetes, on the local cluster: images, `weft insta
 	  WEFT_CLUSTER="$(abspath $(TARGET))/debug/weft-cluster --folder $(abspath $(TARGET))/cluster" \
 	  WEFT_HELM=$(abspath $(TARGET))/cluster/bin/helm \
 	  cargo test --locked -p weft-e2e --test kubernetes -- --ignored
+
+# Release builds: kind's nodes have a C library of their own, which the CNI plugin must not need.
+e2e-kind:
+	e2e/kind/run check
+	$(MAKE) images
+	cargo build --locked -p weft-cluster
+	e2e/kind/run test $(TARGET)
