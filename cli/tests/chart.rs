@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy does not know as tests")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -45,15 +46,24 @@ fn program(variable: &str, built: &str, more: &[&str]) -> Option<Command> {
     Some(command)
 }
 
-/// `helm template` of the chart with these arguments.
-fn helm(arguments: &[&str]) -> Option<Output> {
+fn run_helm(arguments: &[&OsStr]) -> Option<Output> {
     let mut command = program("WEFT_HELM", "helm", &[])?;
     let home = tempfile::tempdir().unwrap();
     for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
         command.env(variable, home.path());
     }
-    command.args(["template", "weft"]).arg(repository().join("manifests/helm")).args(arguments);
-    Some(command.output().unwrap())
+    Some(command.args(arguments).output().unwrap())
+}
+
+fn chart() -> PathBuf {
+    repository().join("manifests/helm")
+}
+
+/// `helm template` of the chart with these arguments.
+fn helm(arguments: &[&str]) -> Option<Output> {
+    let chart = chart();
+    let begin = ["template".as_ref(), "weft".as_ref(), chart.as_os_str()];
+    run_helm(&[&begin[..], &arguments.iter().map(AsRef::as_ref).collect::<Vec<&OsStr>>()].concat())
 }
 
 fn rendered(arguments: &[&str]) -> Option<Objects> {
@@ -113,6 +123,20 @@ fn the_chart_is_what_weft_installs() {
     assert_same(&objects, &installed("localhost/weft", env!("CARGO_PKG_VERSION")));
     let objects = rendered(&["--no-hooks", "--set", "images=registry.example:5000/mesh,tag=v1.2.3"]).unwrap();
     assert_same(&objects, &installed("registry.example:5000/mesh", "v1.2.3"));
+}
+
+#[test]
+fn a_package_of_the_chart_is_whole_though_its_base_is_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let chart = chart();
+    let package: [&OsStr; 4] =
+        ["package".as_ref(), chart.as_os_str(), "--destination".as_ref(), folder.path().as_os_str()];
+    let Some(output) = run_helm(&package) else { return };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = folder.path().join(format!("weft-{}.tgz", env!("CARGO_PKG_VERSION")));
+    let output = run_helm(&["template".as_ref(), "weft".as_ref(), file.as_os_str()]).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_same(&keyed(parsed(&output.stdout)), &rendered(&[]).unwrap());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use weft_testkit::wait;
 
 use crate::local::{cluster, run as on_cluster};
-use crate::stage::{DEADLINE, Load, run};
+use crate::stage::{DEADLINE, Load, Stage, run};
 use crate::{alone, shop};
 
 const RELEASE: &str = "weft";
@@ -116,5 +116,26 @@ fn helm_takes_over_upgrades_and_uninstalls_and_nothing_is_left() -> Result<()> {
     helm.upgrade("")?;
     stage.enroll()?;
     assert_eq!(stage.call("http://web/")?, "200", "installed anew");
-    Ok(())
+    with_and_without_the_plugin(&helm, &local, &stage)
+}
+
+/// The value `cni.enabled`: off all nodes, and new pods start and are captured nevertheless; and there again.
+fn with_and_without_the_plugin(helm: &Helm, local: &[String], stage: &Stage) -> Result<()> {
+    let nodes = run(&["get", "nodes", "-o", "name"], "")?.lines().count();
+    // The program and the configuration of each node.
+    let files = |expected: usize| {
+        wait::eventually(DEADLINE, &format!("{expected} files of CNI"), || {
+            let left = left(local)?;
+            let found = left.iter().filter(|name| name.contains("/cni/")).count();
+            if found == expected { Ok(()) } else { Err(anyhow::anyhow!("{left:?}")) }
+        })
+    };
+    files(2 * nodes)?;
+    helm.upgrade("cni.enabled=false")?;
+    files(0)?;
+    stage.kubectl(&["scale", "deployment/web", "--replicas=4"])?;
+    stage.rolled_out("web")?;
+    stage.captured("True")?;
+    helm.upgrade("")?;
+    files(2 * nodes)
 }
