@@ -9,6 +9,7 @@ use weft_hbone::{ConnectionSettings, PoolSettings};
 use weft_model::Mesh;
 use weft_runtime::shared::Reader;
 
+use crate::kubelet::Kubelet;
 use crate::node_info::NodeInfo;
 use crate::worker::credentials::CredentialSource;
 use crate::worker::health::EndpointHealth;
@@ -56,6 +57,8 @@ pub struct ProxySettings {
     pub limits: Limits,
     /// What is counted where connections are accepted.
     pub accepts: AcceptMetrics,
+    /// Who says whether a connection is a probe.
+    pub kubelet: Kubelet,
 }
 
 impl Default for ProxySettings {
@@ -73,6 +76,7 @@ impl Default for ProxySettings {
             certificate_wait: Duration::from_secs(5),
             limits: Limits::default(),
             accepts: AcceptMetrics::default(),
+            kubelet: Kubelet::default(),
             tunnel: connection.clone(),
             pool: PoolSettings { connection, ..PoolSettings::default() },
         }

@@ -14,6 +14,7 @@ mod dispatch_tests;
 pub mod environment;
 pub mod handover;
 pub mod inbound;
+pub mod kubelet;
 pub mod limits;
 pub mod node_info;
 pub mod outbound;

@@ -160,10 +160,14 @@ fn of_pod(pod: &Pod) -> Value {
         Phase::Succeeded => "Succeeded",
         Phase::Failed => "Failed",
     };
+    // Of its containers, the ports that the kubelet probes: one each, whatever the kind of the probe.
+    let probe =
+        |port: &u16| json!({ "name": format!("probe-{port}"), "livenessProbe": { "tcpSocket": { "port": port } } });
+    let probed: Vec<Value> = pod.probe_ports.iter().map(probe).collect();
     let addresses: Vec<Value> = pod.addresses.iter().map(|address| json!({ "ip": address })).collect();
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": about,
-        "spec": { "nodeName": pod.node, "serviceAccountName": pod.service_account, "hostNetwork": pod.host_network, "containers": [] },
+        "spec": { "nodeName": pod.node, "serviceAccountName": pod.service_account, "hostNetwork": pod.host_network, "containers": probed },
         "status": { "phase": phase, "podIPs": addresses },
     })
 }
@@ -185,7 +189,9 @@ mod tests {
         let pod = |name: &str, node: &str| {
             json!({
                 "metadata": { "name": name, "namespace": "shop", "uid": name, "labels": { "app": name }, "annotations": { "secret": "x" } },
-                "spec": { "nodeName": node, "serviceAccountName": "web", "newField": 1, "containers": [{ "name": "c", "env": [{ "value": "secret" }] }] },
+                "spec": { "nodeName": node, "serviceAccountName": "web", "newField": 1, "containers": [
+                    { "name": "c", "env": [{ "value": "secret" }], "readinessProbe": { "httpGet": { "path": "/secret", "port": 8080 } } },
+                ] },
                 "status": { "phase": "Running", "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }] },
             })
         };
@@ -199,6 +205,8 @@ mod tests {
         let read = Store::default().apply(&Files { contents, ..Files::default() });
         assert!(!read.findings.iter().any(weft_manifest::Finding::needs_action), "{:?}", read.findings);
         assert_eq!(pods(&read.objects, "node1"), pods(&watched.objects, "node1"));
-        assert!(pods(&read.objects, "node1")[0].enrolled && pods(&read.objects, "node1")[0].strict);
+        let pod = &pods(&read.objects, "node1")[0];
+        assert!(pod.enrolled && pod.strict);
+        assert_eq!(pod.probe_ports, [8080].into());
     }
 }

@@ -8,6 +8,9 @@ use crate::plan::{Node, Plan};
 /// Where a node finds the cluster's folder.
 pub const FOLDER: &str = "/opt/weft-cluster";
 
+/// The kubelet's program in a node.
+pub const KUBELET: &str = "/usr/local/bin/kubelet";
+
 /// containerd 1.6 or newer.
 #[must_use]
 pub fn containerd() -> String {

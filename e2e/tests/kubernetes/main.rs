@@ -3,6 +3,7 @@
 
 mod helm;
 mod local;
+mod probes;
 mod rights;
 mod services;
 mod stage;
@@ -130,7 +131,6 @@ fn a_strict_namespace_takes_calls_from_the_mesh_alone() -> Result<()> {
     stage.enroll()?;
     let url = format!("http://web.{}/", stage.namespace);
     assert_eq!(outside.call(&url)?, "200", "permissive");
-    // Probes of strict pods are not let in yet, so these pods have none by then.
     stage.label("weft.dev/mtls=strict")?;
     wait::eventually(DEADLINE, "plaintext to be refused", || match outside.call(&url)?.as_str() {
         "000" => Ok(()),

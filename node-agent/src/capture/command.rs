@@ -12,6 +12,7 @@ use weft_runtime::signals::Signals;
 
 use super::{
     privileges::{self, PrivilegeError},
+    probes::{owner::KubeletCommand, server::KubeletSettings},
     serve::{CaptureFailure, CaptureSettings, serve},
     settings::OnFailure,
     source::DirectorySource,
@@ -42,6 +43,23 @@ pub struct CaptureOptions {
     /// Where the CNI plugin asks whether a new pod is captured. Without it pods start at once.
     #[arg(long, value_name = "PATH")]
     pub cni_socket: Option<PathBuf>,
+    /// Where the proxy half asks whether a connection is a probe of the kubelet: `kubelet.sock` beside the handover socket. Without
+    /// it strict pods refuse probes that come in plaintext.
+    #[arg(long, value_name = "PATH")]
+    pub kubelet_socket: Option<PathBuf>,
+    /// Commands that are the kubelet, with commas between them: the name of the program's file, and its first arguments. Only processes
+    /// of root in the node's own namespaces are considered.
+    #[arg(
+        long,
+        env = "WEFT_KUBELET",
+        default_value = "kubelet,k3s server,k3s agent,hyperkube kubelet",
+        value_delimiter = ',',
+        value_name = "COMMANDS"
+    )]
+    pub kubelet: Vec<KubeletCommand>,
+    /// A process in the node's own namespaces.
+    #[arg(long, default_value_t = 1, value_name = "PID")]
+    pub node_process: u32,
     /// Lock file of the iptables programs.
     #[arg(long, default_value = "/run/weft/xtables.lock", value_name = "FILE")]
     pub xtables_lock: PathBuf,
@@ -78,6 +96,12 @@ impl CaptureOptions {
         let proxy = self.proxy_uid.unwrap_or(if own == 0 { PROXY_UID } else { own });
         // Root may look in with a tool of its own; everybody else is the proxy or nobody.
         let allowed = vec![own, proxy];
+        let kubelet = self.kubelet_socket.clone().map(|socket| KubeletSettings {
+            socket,
+            allowed: allowed.clone(),
+            commands: self.kubelet.clone(),
+            node_process: self.node_process,
+        });
         let handover = HandoverSettings {
             path: handover.to_path_buf(),
             mode: self.handover_mode,
@@ -88,6 +112,7 @@ impl CaptureOptions {
             node: node.to_owned(),
             handover,
             cni_socket: self.cni_socket.clone(),
+            kubelet,
             xtables_lock: self.xtables_lock.clone(),
             workers: self.initial_workers.clamp(1, crate::handover::message::MAX_WORKERS),
             enrol_deadline: self.enrol_deadline,

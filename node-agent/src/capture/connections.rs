@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    net::SocketAddr,
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -128,7 +129,20 @@ pub fn reset(sockets: &[TcpSocket]) -> Result<usize, ConnectionsError> {
     Ok(count)
 }
 
-fn open() -> io::Result<OwnedFd> {
+/// One end of a connection, if there is such a socket in this namespace.
+pub(super) fn find(channel: &OwnedFd, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<TcpSocket>> {
+    transmit(channel, &diag::exact_request(local, remote))?;
+    let answer = receive(channel)?;
+    match (answer.sockets.into_iter().next(), answer.end) {
+        // Without a connection of these addresses, a listener at `local` is what the kernel finds.
+        (Some(socket), _) => Ok((socket.local == local && socket.remote == remote).then_some(socket)),
+        (None, Some(number)) if Errno::from_raw(number) == Errno::ENOENT => Ok(None),
+        (None, number) => Err(io::Error::from_raw_os_error(number.unwrap_or_default())),
+    }
+}
+
+/// A socket to ask the kernel with about the sockets of this thread's network namespace, also later from elsewhere.
+pub(super) fn open() -> io::Result<OwnedFd> {
     let protocol = SockProtocol::NetlinkSockDiag;
     Ok(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
 }

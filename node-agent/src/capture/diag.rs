@@ -27,6 +27,9 @@ const MESSAGE: usize = 72;
 /// Bit n is state n of include/net/tcp_states.h; NEW_SYN_RECV is 12.
 pub const LIVE_STATES: u32 = 0b1_1011_0011_1110;
 
+/// State of a connection that both ends can use.
+pub const ESTABLISHED: u8 = 1;
+
 /// LISTEN alone.
 const LISTEN_STATE: u32 = 1 << 10;
 
@@ -42,6 +45,12 @@ pub struct TcpSocket {
     pub remote: SocketAddr,
     /// SO_MARK.
     pub mark: u32,
+    /// By include/net/tcp_states.h; [`ESTABLISHED`] is 1.
+    pub state: u8,
+    /// The user that made it, in the user namespace of who asks.
+    pub uid: u32,
+    /// What its owner's descriptors lead to (`socket:[INODE]`); 0 when nobody has it open any more.
+    pub inode: u32,
 }
 
 impl TcpSocket {
@@ -51,7 +60,7 @@ impl TcpSocket {
         let mut id = [0; SOCKET_ID];
         id[40..48].copy_from_slice(&cookie.to_ne_bytes());
         let (family, remote) = (if local.is_ipv4() { 2 } else { 10 }, SocketAddr::from(([0, 0, 0, 0], 0)));
-        Self { id, family, local, remote, mark: super::mark::OURS.value }
+        Self { id, family, local, remote, mark: super::mark::OURS.value, state: 10, uid: 0, inode: 1 }
     }
 
     /// Tells this socket from every other, also a later one of the same addresses.
@@ -84,6 +93,23 @@ pub fn list_request(family: Family) -> Vec<u8> {
 pub fn listeners_request(family: Family) -> Vec<u8> {
     let family = if family == Family::V4 { 2 } else { 10 };
     request(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, family, LISTEN_STATE, &[0; SOCKET_ID])
+}
+
+/// Asks for the socket of one end of a connection; without one the kernel may answer with a listener at `local`, or ENOENT. The
+/// addresses are of one family, and not IPv6 spellings of IPv4 ones.
+#[must_use]
+pub fn exact_request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+    let mut id = [0; SOCKET_ID];
+    for (end, (port, address)) in [(local, (0, 4)), (remote, (2, 20))] {
+        id[port..port + 2].copy_from_slice(&end.port().to_be_bytes());
+        match end.ip() {
+            IpAddr::V4(ip) => id[address..address + 4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => id[address..address + 16].copy_from_slice(&ip.octets()),
+        }
+    }
+    // INET_DIAG_NOCOOKIE, twice: whichever socket has these addresses.
+    id[40..48].fill(0xff);
+    request(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, if local.is_ipv4() { 2 } else { 10 }, u32::MAX, &id)
 }
 
 /// Asks to abort one socket: its owner gets ECONNABORTED, the other end a reset.
@@ -143,10 +169,14 @@ fn parse_socket(body: &[u8]) -> Option<TcpSocket> {
         }
     };
     let port = |from: usize| u16::from_be_bytes([id[from], id[from + 1]]);
+    let number = |from: usize| to_array(&fixed[from..from + 4]).map_or(0, u32::from_ne_bytes);
     Some(TcpSocket {
         local: SocketAddr::new(address(4)?, port(0)),
         remote: SocketAddr::new(address(20)?, port(2)),
         mark: find_attribute(attributes, INET_DIAG_MARK).and_then(to_array).map_or(0, u32::from_ne_bytes),
+        state: fixed[1],
+        uid: number(64),
+        inode: number(68),
         id,
         family,
     })
@@ -186,6 +216,9 @@ mod tests {
     fn socket_body(mark: u32) -> Vec<u8> {
         let mut body = vec![0; MESSAGE];
         body[0] = 2;
+        body[1] = ESTABLISHED;
+        body[64..68].copy_from_slice(&7u32.to_ne_bytes());
+        body[68..72].copy_from_slice(&4711u32.to_ne_bytes());
         body[4..8].copy_from_slice(&[0x1f, 0x90, 0xa0, 0x01]);
         body[8..12].copy_from_slice(&[10, 0, 0, 1]);
         body[24..28].copy_from_slice(&[10, 0, 0, 2]);
@@ -210,7 +243,13 @@ mod tests {
             (socket.local, socket.remote),
             ("10.0.0.1:8080".parse().unwrap(), "10.0.0.2:40961".parse().unwrap())
         );
-        assert_eq!(socket.cookie(), 7);
+        assert_eq!((socket.cookie(), socket.state, socket.uid, socket.inode), (7, ESTABLISHED, 7, 4711));
+        let exact = exact_request(socket.local, socket.remote);
+        assert_eq!(
+            (&exact[24..64], &exact[64..72]),
+            (&socket_body(0)[4..44], &[0xff; 8][..]),
+            "the same, of any cookie"
+        );
         let request = destroy_request(socket);
         assert_eq!(request.len(), 72);
         assert_eq!(&request[24..], &socket_body(0)[4..52], "the identification goes back as it came");

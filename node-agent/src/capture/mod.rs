@@ -15,6 +15,7 @@
 //! | [`alarm`] | the kernel's word that rules or routes have changed |
 //! | `held`, `order`, `pod` | one pod's namespace, what is told and told back, the task |
 //! | `steward`, [`serve`], [`settings`] | what is in hand; the loop that joins source, pods and proxies |
+//! | [`probes`] | whose the other end of a connection is: the kubelet's, or not |
 //! | [`source`], [`status`], [`privileges`], [`command`] | directory of YAML; what is shown; what is given up; the program |
 
 mod adopt;
@@ -36,6 +37,7 @@ mod order;
 mod placing;
 mod pod;
 pub mod privileges;
+pub mod probes;
 pub mod program;
 pub mod routes;
 pub mod rules;

@@ -187,6 +187,18 @@ impl NetnsThread {
         })
     }
 
+    /// A thread in the network namespace of the node: that of the process whose directory in /proc this is.
+    ///
+    /// # Errors
+    /// Without CAP_SYS_PTRACE and CAP_SYS_ADMIN.
+    pub(super) fn of_node(process: &Path) -> Result<Self, NetnsError> {
+        let path = process.join("ns/net");
+        let file = File::open(&path).map_err(|source| NetnsError::Open { path: path.clone(), source })?;
+        start("node", &path.clone(), move || {
+            setns(&file, CloneFlags::CLONE_NEWNET).map_err(|error| NetnsError::Enter { path, source: error.into() })
+        })
+    }
+
     /// Runs `work` inside and waits for it; works of one thread run one after the other.
     ///
     /// # Errors
@@ -223,7 +235,8 @@ fn start(
     Ok(NetnsThread { work })
 }
 
-fn own_addresses() -> Vec<IpAddr> {
+/// The addresses of the calling thread's network namespace.
+pub(super) fn own_addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
     interfaces.filter_map(|interface| interface.address.as_ref().and_then(ip_of)).collect()
 }

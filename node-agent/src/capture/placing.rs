@@ -131,6 +131,7 @@ mod tests {
             netns: netns.map(str::to_owned),
             strict: false,
             enrolled: true,
+            probe_ports: BTreeSet::new(),
         }
     }
 

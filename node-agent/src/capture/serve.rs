@@ -19,6 +19,7 @@ use super::{
     cni::CniServer,
     install::{InstallError, Installer},
     placing::Placer,
+    probes::server::{ProbeServer, ProbeServerError},
     status::StatusHandle,
     steward::Steward,
     told::Desk,
@@ -56,6 +57,9 @@ pub enum CaptureFailure {
         /// What the kernel said.
         source: io::Error,
     },
+    /// No socket for questions about the kubelet.
+    #[error(transparent)]
+    Probes(#[from] ProbeServerError),
     /// The source of pods ended.
     #[error("the source of pods ended; the rules stay, restart the capture half")]
     SourceEnded,
@@ -87,10 +91,14 @@ pub async fn serve(
     let (reports, mut reported) = mpsc::unbounded_channel();
     let (from_plugin, mut calls) = mpsc::channel(64);
     let plugin = settings.cni_socket.as_deref().map(listen).transpose()?;
+    let probes = settings.kubelet.clone().map(ProbeServer::bind).transpose()?;
     let mut steward = Steward::new(settings, installer, status, reports);
     steward.tasks.spawn(server.serve(from_proxies));
     if let Some(plugin) = plugin {
         steward.tasks.spawn(plugin.serve(from_plugin));
+    }
+    if let Some(probes) = probes {
+        steward.tasks.spawn(probes.serve(wanted.clone()));
     }
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::probes::server::KubeletSettings;
 use crate::{handover::server::HandoverSettings, pods::roster::ReleasePatience};
 
 /// What the capture half shows of itself (see [`super::status`]), beside the handover socket.
@@ -25,6 +26,8 @@ pub struct CaptureSettings {
     pub handover: HandoverSettings,
     /// Where the CNI plugin asks about new pods, if it may.
     pub cni_socket: Option<PathBuf>,
+    /// Where proxies ask for the kubelet, if they may.
+    pub kubelet: Option<KubeletSettings>,
     /// Lock file of the iptables programs; must be writable.
     pub xtables_lock: PathBuf,
     /// Workers to make listeners for until a proxy says how many it has.

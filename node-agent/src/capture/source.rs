@@ -67,6 +67,7 @@ fn spec(objects: &Objects, pod: &Pod) -> PodSpec {
         netns: pod.netns().map(str::to_owned),
         strict: objects.mtls_mode(pod) == MtlsMode::Strict,
         enrolled: objects.enrolment(pod).is_enrolled(),
+        probe_ports: pod.probe_ports.clone(),
     }
 }
 

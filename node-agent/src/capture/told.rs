@@ -149,6 +149,7 @@ mod tests {
             netns: None,
             strict: false,
             enrolled,
+            probe_ports: std::collections::BTreeSet::new(),
         }
     }
 

@@ -45,6 +45,7 @@ use crate::config::{CommonOptions, ProxyOptions};
 use crate::dispatch::{Dispatcher, SocketQuestion, ask_through, nobody_served};
 use crate::environment::{Environment, ProxySettings, local_address};
 use crate::handover::{HandoverClient, Hello};
+use crate::kubelet::{Kubelet, QuestionMetrics, SOCKET_FILE};
 use crate::limits::{self, Memory};
 use crate::node_info::NodeInfo;
 use crate::sandbox::Enclosure;
@@ -97,7 +98,11 @@ pub async fn run_proxy(
         health: health.clone(),
         served: served.clone(),
         node: node.clone(),
-        settings: Arc::new(numbers(&options, (descriptors, &memory), AcceptMetrics::new(&registry))),
+        settings: Arc::new(ProxySettings {
+            accepts: AcceptMetrics::new(&registry),
+            kubelet: Kubelet::at(common.handover.with_file_name(SOCKET_FILE), QuestionMetrics::new(&registry)),
+            ..numbers(&options, (descriptors, &memory))
+        }),
         original_destination: local_address,
     };
     tasks.spawn_local(memory.watch());
@@ -147,11 +152,10 @@ pub async fn run_proxy(
     ended
 }
 
-fn numbers(options: &ProxyOptions, (descriptors, memory): (u64, &Memory), accepts: AcceptMetrics) -> ProxySettings {
+fn numbers(options: &ProxyOptions, (descriptors, memory): (u64, &Memory)) -> ProxySettings {
     let mut settings = ProxySettings {
         connect_timeout: options.connect_timeout,
         limits: Limits::of(descriptors, options.max_connections_per_pod, memory.budget()),
-        accepts,
         ..ProxySettings::default()
     };
     // What tunnels hold for readers that are slow counts like everything else that connections cost.

@@ -1,4 +1,5 @@
-//! Into a captured pod: `serve` (tunnels) and `plaintext` accept, `admit` says whether and where to, `deliver` goes there.
+//! Into a captured pod: `serve` (tunnels) and `plaintext` accept, `admit` says whether and where to, `probe` what of the refused is the
+//! kubelet's, `deliver` goes there.
 
 mod admit;
 #[cfg(test)]
@@ -6,6 +7,7 @@ mod admit_tests;
 mod check;
 mod deliver;
 mod plaintext;
+mod probe;
 mod proxy_header;
 mod serve;
 

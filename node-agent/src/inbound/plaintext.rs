@@ -1,15 +1,18 @@
-//! Plaintext that was captured on its way into a pod (port 15006): the same policy with no identity, then two sockets joined.
+//! Plaintext that was captured on its way into a pod (port 15006): the same policy with no identity, then two sockets joined. What
+//! policy refuses may be a probe of the kubelet.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
 use weft_hbone::relay::relay_sockets;
+use weft_hbone::{RelayEnd, RelayOutcome};
 use weft_model::NetworkAddress;
 
 use super::admit::admit_plaintext;
 use super::check::check;
 use super::deliver::deliver;
+use super::probe::{Outcome, probe};
 use crate::telemetry::{ConnectionRecord, Direction};
 use crate::worker::address::canonical;
 use crate::worker::connections::Live;
@@ -42,11 +45,16 @@ async fn begin(
     live.sets_up(set_up);
     live.client_comes_first();
     let connected = tokio::select! {
-        connected = connect(&shard, &pod, &live, client, original) => connected,
+        connected = connect(&shard, &pod, (&live, &stream), client, original) => connected,
         reason = cut.wait() => Err(reason.into()),
     };
     let mut application = match connected {
-        Ok(application) => application,
+        Ok(Some(application)) => application,
+        Ok(None) => {
+            live.opened();
+            live.finish(&RelayOutcome { sent: 0, received: 0, end: RelayEnd::Orderly });
+            return None;
+        }
         Err(Failure { reason, detail }) => {
             live.refuse(reason, detail);
             return None;
@@ -60,13 +68,14 @@ async fn begin(
     }))
 }
 
+/// The application; none where the client is gone and wanted no more than that.
 async fn connect(
     shard: &Shard,
     pod: &Pod,
-    live: &Live,
+    (live, stream): (&Live, &TcpStream),
     client: SocketAddr,
     original: SocketAddr,
-) -> Result<TcpStream, Failure> {
+) -> Result<Option<TcpStream>, Failure> {
     let workload = shard.workload_of(pod).await?;
     let source = NetworkAddress::new(workload.network.clone(), client.ip());
     let source = shard.mesh(|mesh| mesh.workload_at(&source).cloned());
@@ -74,7 +83,17 @@ async fn connect(
         record.source_workload = source;
         record.destination_workload = Some(workload.clone());
     });
-    let admission =
-        check(shard, live, &workload, |mesh, workload| admit_plaintext(mesh, workload, client, original)).await?;
-    deliver(shard, &pod.info().uid, &admission).await
+    let uid = &pod.info().uid;
+    let admitted =
+        check(shard, live, &workload, |mesh, workload| admit_plaintext(mesh, workload, client, original)).await;
+    let admission = match admitted {
+        Ok(admission) => admission,
+        Err(refused) => match probe(shard, (live, stream), uid, (client, original), refused).await {
+            // Not entered for the re-check: it stands on no policy, and ends with the pod.
+            Outcome::Enters(admission) => *admission,
+            Outcome::Over => return Ok(None),
+            Outcome::Refused(refused) => return Err(refused),
+        },
+    };
+    deliver(shard, uid, &admission).await.map(Some)
 }

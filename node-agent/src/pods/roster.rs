@@ -128,6 +128,7 @@ mod tests {
             netns: Some(uid.to_owned()),
             strict: false,
             enrolled: true,
+            probe_ports: std::collections::BTreeSet::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One pod as the capture half wants to have it: the input of the roster.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,4 +54,6 @@ pub struct PodSpec {
     pub strict: bool,
     /// Whether the pod is to be captured at all.
     pub enrolled: bool,
+    /// The ports that its containers name for the kubelet's probes and hooks.
+    pub probe_ports: BTreeSet<u16>,
 }

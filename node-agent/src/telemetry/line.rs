@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write};
 
 use super::queue::Finished;
-use super::record::{ConnectionRecord, Direction};
+use super::record::{ConnectionRecord, Direction, Probe};
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,7 @@ fn fields(line: &mut Line<'_>, finished: &Finished) {
     line.text("dst.namespace", destination.map_or("", |workload| &workload.namespace));
     line.shown("dst.identity", record.destination_identity.as_ref());
     line.text("security", record.security.word());
+    line.text("probe", record.probe.map_or("", Probe::word));
     line.shown("policy", record.policy.as_ref());
     line.shown("shadow_denied_by", record.shadow.as_ref().map(|shadow| &shadow.policy));
     line.text("error", record.detail.as_deref().unwrap_or_default());

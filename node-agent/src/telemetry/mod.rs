@@ -19,7 +19,7 @@ mod worker;
 pub use access_log::{AccessLog, LogFormat};
 pub use edge::{Edge, EdgeKey, Party};
 pub use queue::Lines;
-pub use record::{ConnectionRecord, Direction, HboneTarget};
+pub use record::{ConnectionRecord, Direction, HboneTarget, Probe};
 pub use refusals::{Refusals, row};
 pub use security::Security;
 pub use worker::{Telemetry, WorkerTelemetry};

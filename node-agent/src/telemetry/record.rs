@@ -40,6 +40,27 @@ impl Direction {
     }
 }
 
+/// A probe of the kubelet, which policies do not hold up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// The kubelet has the other end open.
+    Kubelet,
+    /// It came from the node to a port of a probe, and ended without a byte before anybody could look whose it was: nothing was
+    /// delivered, and nothing refused.
+    Closed,
+}
+
+impl Probe {
+    /// The word in the access log.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Kubelet => "kubelet",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// What is asked of the tunnel's far end. Becomes text only when its line is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HboneTarget {
@@ -84,6 +105,8 @@ pub struct ConnectionRecord {
     pub service: Option<Arc<Service>>,
     /// How it travelled.
     pub security: Security,
+    /// It entered as a probe.
+    pub probe: Option<Probe>,
     /// Bytes from client to server: when it is over, all of them; until then those that the counters have been told of.
     pub sent: u64,
     /// Bytes from server to client, likewise.
@@ -125,6 +148,7 @@ impl ConnectionRecord {
             destination_identity: None,
             service: None,
             security: Security::Plaintext,
+            probe: None,
             sent: 0,
             received: 0,
             reason: None,

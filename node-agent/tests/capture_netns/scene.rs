@@ -33,6 +33,7 @@ pub(crate) fn spec(pod: &Pod) -> PodSpec {
         netns: Some(pod.netns.clone()),
         strict: false,
         enrolled: true,
+        probe_ports: std::collections::BTreeSet::new(),
     }
 }
 
@@ -56,6 +57,7 @@ impl Half {
         let handover = HandoverSettings { path: path.clone(), mode: 0o600, owner: None, allowed: vec![0] };
         let mut settings = CaptureSettings {
             cni_socket: None,
+            kubelet: None,
             node: "node1".into(),
             handover: handover.clone(),
             xtables_lock: lab.directory().join("xtables.lock"),

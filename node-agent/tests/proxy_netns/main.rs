@@ -6,6 +6,7 @@ mod endpoints;
 #[path = "../common/issuer.rs"]
 mod issuer;
 mod nodes;
+mod probes;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};

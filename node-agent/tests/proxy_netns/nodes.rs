@@ -10,6 +10,7 @@ use weft_model::change::{Change, Resource};
 use weft_model::ejection::EjectionSettings;
 use weft_model::service::{AppProtocol, Service, ServiceAddress, ServiceKey, ServicePort};
 use weft_model::workload::{TunnelProtocol, Workload};
+use weft_node_agent::capture::probes::server::KubeletSettings;
 use weft_node_agent::capture::serve::{CaptureSettings, serve};
 use weft_node_agent::capture::settings::OnFailure;
 use weft_node_agent::capture::status::{PodState, StatusHandle};
@@ -17,6 +18,7 @@ use weft_node_agent::dispatch::{Dispatcher, PodObserver, ask_through, nobody_ser
 use weft_node_agent::environment::{Environment, ProxySettings, local_address};
 use weft_node_agent::handover::server::{HandoverServer, HandoverSettings};
 use weft_node_agent::handover::{HandoverClient, Hello};
+use weft_node_agent::kubelet::{Kubelet, QuestionMetrics};
 use weft_node_agent::node_info::NodeInfo;
 use weft_node_agent::pods::roster::ReleasePatience;
 use weft_node_agent::pods::{PodSpec, PodUid};
@@ -70,19 +72,35 @@ impl Cluster {
         Self::tuned(lab, nodes, &ProxySettings::default(), EjectionSettings::default())
     }
 
+    /// One node whose own namespaces are those of a process, and whose kubelet is a program with that name.
+    pub(crate) fn with_kubelet(lab: &Lab, node_process: u32) -> Self {
+        let mut cluster = Self::new(lab, 0);
+        let socket = lab.directory().join("kubelet.sock");
+        let kubelet = Kubelet::at(socket.clone(), QuestionMetrics::default());
+        let asked =
+            KubeletSettings { socket, allowed: vec![0], commands: vec!["kubelet".parse().unwrap()], node_process };
+        let settings = ProxySettings { kubelet, ..ProxySettings::default() };
+        let capture = CaptureSettings { kubelet: Some(asked), ..capture_settings(lab, "node1") };
+        let agent = cluster.start(capture, settings, EndpointHealth::default());
+        cluster.agents.push(agent);
+        cluster
+    }
+
     pub(crate) fn tuned(lab: &Lab, nodes: u8, settings: &ProxySettings, ejection: EjectionSettings) -> Self {
         let (mesh, reader) = channel(Mesh::default());
         let (telemetry, records) = Telemetry::new();
         let mut cluster =
             Self { mesh, reader, issuer: Arc::new(Issuer::new()), telemetry, records, agents: Vec::new() };
         for number in 1..=nodes {
-            let agent = cluster.start(lab, &format!("node{number}"), settings.clone(), EndpointHealth::new(ejection));
+            let capture = capture_settings(lab, &format!("node{number}"));
+            let agent = cluster.start(capture, settings.clone(), EndpointHealth::new(ejection));
             cluster.agents.push(agent);
         }
         cluster
     }
 
-    fn start(&self, lab: &Lab, node: &str, settings: ProxySettings, health: EndpointHealth) -> Agent {
+    fn start(&self, capture: CaptureSettings, settings: ProxySettings, health: EndpointHealth) -> Agent {
+        let node = capture.node.clone();
         let (wanted, receiver) = watch::channel(Arc::new(Vec::new()));
         let (stop, stopped) = oneshot::channel();
         let status = StatusHandle::default();
@@ -93,7 +111,7 @@ impl Cluster {
             health: health.clone(),
             served: served.clone(),
             node: Arc::new(NodeInfo {
-                name: node.into(),
+                name: node.as_str().into(),
                 network: "".into(),
                 cluster: "Kubernetes".into(),
                 trust_domain: "cluster.local".into(),
@@ -102,15 +120,15 @@ impl Cluster {
             original_destination: local_address,
         };
         let halves = Halves {
-            capture: capture_settings(lab, node),
+            capture,
             environment,
             telemetry: self.telemetry.clone(),
             served: writer,
             wanted: receiver,
             status: status.clone(),
         };
-        let control = threads::spawn(node, move || halves.run(stopped)).unwrap();
-        Agent { node: node.to_owned(), wanted, status, served, health, stop: Some(stop), control: Some(control) }
+        let control = threads::spawn(&node, move || halves.run(stopped)).unwrap();
+        Agent { node, wanted, status, served, health, stop: Some(stop), control: Some(control) }
     }
 
     /// Enrols pods of the node and waits until they are captured and served.
@@ -228,6 +246,7 @@ fn capture_settings(lab: &Lab, node: &str) -> CaptureSettings {
     let path = lab.directory().join(format!("{node}.sock"));
     CaptureSettings {
         cni_socket: None,
+        kubelet: None,
         node: node.to_owned(),
         handover: HandoverSettings { path, mode: 0o600, owner: None, allowed: vec![0] },
         xtables_lock: lab.directory().join("xtables.lock"),
@@ -251,6 +270,7 @@ fn spec(pod: &Pod) -> PodSpec {
         netns: Some(pod.netns.clone()),
         strict: false,
         enrolled: true,
+        probe_ports: [8080].into(),
     }
 }
 

@@ -9,6 +9,7 @@ mod kind;
 mod metadata;
 mod pod;
 mod policy;
+mod probe;
 mod read;
 mod selector;
 mod service;

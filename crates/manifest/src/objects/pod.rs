@@ -1,10 +1,12 @@
 //! Pod, as far as Weft reads it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Serialize;
 
 use super::metadata::{Metadata, NETNS_ANNOTATION, check_name};
+use super::probe::probed_ports;
 use crate::fields::At;
 
 /// A Pod.
@@ -20,6 +22,8 @@ pub struct Pod {
     pub host_network: bool,
     /// The named TCP ports of its containers.
     pub named_ports: Vec<NamedPort>,
+    /// The ports that the kubelet calls: of probes, and of hooks at the start and the end of a container.
+    pub probe_ports: BTreeSet<u16>,
     /// Its addresses, the first one first.
     pub addresses: Vec<IpAddr>,
     /// How far it is.
@@ -91,8 +95,12 @@ impl Pod {
     /// The number of a container port.
     #[must_use]
     pub fn named_port(&self, name: &str) -> Option<u16> {
-        self.named_ports.iter().find(|port| port.name == name).map(|port| port.port)
+        port_of(&self.named_ports, name)
     }
+}
+
+fn port_of(named: &[NamedPort], name: &str) -> Option<u16> {
+    named.iter().find(|port| port.name == name).map(|port| port.port)
 }
 
 pub(super) fn read(root: &At<'_>, metadata: Metadata) -> Pod {
@@ -110,12 +118,17 @@ pub(super) fn read(root: &At<'_>, metadata: Metadata) -> Pod {
     // A sidecar is an init container that stays; its ports count. An ordinary one's ports are gone when the pod runs.
     let init = spec.field("initContainers").items();
     containers.extend(init.into_iter().filter(|at| at.field("restartPolicy").text() == Some("Always")));
+    let named_ports: Vec<Vec<NamedPort>> = containers.iter().map(named_ports).collect();
+    let probe_ports =
+        containers.iter().zip(&named_ports).flat_map(|(at, own)| probed_ports(at, |name| port_of(own, name)));
+    let probe_ports = probe_ports.collect();
     Pod {
         metadata,
         node: spec.field("nodeName").owned_text(),
         service_account: service_account.to_owned(),
         host_network: spec.field("hostNetwork").boolean().unwrap_or_default(),
-        named_ports: containers.iter().flat_map(named_ports).collect(),
+        named_ports: named_ports.into_iter().flatten().collect(),
+        probe_ports,
         addresses: addresses(&status),
         phase: phase(&status.field("phase")),
         ready_condition: condition(&status.field("conditions"), "Ready"),

@@ -25,17 +25,41 @@ pub struct Connection {
     pub destination: SocketAddr,
 }
 
-/// Proof that a connection was checked: only [`evaluate`] makes one.
+/// Proof that a connection was checked: only [`evaluate`] makes one, and [`Permit::of_kubelet_probe`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
     policy: Option<PolicyKey>,
+    ground: Ground,
+}
+
+/// What a connection is permitted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// The policies of its destination.
+    Policies,
+    /// It is a probe of the kubelet, by the word of the kernel: no policy forbids it.
+    KubeletProbe,
 }
 
 impl Permit {
-    /// The policy that permits; none when no Allow policy applies.
+    /// The policy that permits; none when no Allow policy applies, and for probes.
     #[must_use]
     pub fn policy(&self) -> Option<&PolicyKey> {
         self.policy.as_ref()
+    }
+
+    /// What permits: what stands on policies must be checked again when they change.
+    #[must_use]
+    pub fn ground(&self) -> Ground {
+        self.ground
+    }
+
+    /// For a probe of the kubelet that policies have refused for this reason. Only for a connection that the capture half has
+    /// found to be one (the owner of the socket at its other end). `None`: not a refusal by policies that are known, which stays.
+    #[must_use]
+    pub fn of_kubelet_probe(refused: Reason) -> Option<Self> {
+        let by_policy = [Reason::MtlsRequired, Reason::PolicyDenied, Reason::PolicyNotAllowed].contains(&refused);
+        by_policy.then_some(Self { policy: None, ground: Ground::KubeletProbe })
     }
 }
 
@@ -102,10 +126,10 @@ fn decide<'a>(policies: impl Iterator<Item = &'a Policy> + Clone, connection: &C
         return Err(Denial { reason, policy: Some(policy.key.clone()) });
     }
     let Some(first) = of(Action::Allow).next() else {
-        return Ok(Permit { policy: None });
+        return Ok(Permit { policy: None, ground: Ground::Policies });
     };
     match of(Action::Allow).find(|policy| matches(policy, connection)) {
-        Some(policy) => Ok(Permit { policy: Some(policy.key.clone()) }),
+        Some(policy) => Ok(Permit { policy: Some(policy.key.clone()), ground: Ground::Policies }),
         None => Err(Denial { reason: Reason::PolicyNotAllowed, policy: Some(first.key.clone()) }),
     }
 }

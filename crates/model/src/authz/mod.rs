@@ -8,6 +8,6 @@ mod policy;
 mod tests;
 
 pub use basis::Basis;
-pub use evaluate::{Connection, Denial, Permit, ShadowDenial, Verdict, evaluate};
+pub use evaluate::{Connection, Denial, Ground, Permit, ShadowDenial, Verdict, evaluate};
 pub use pattern::StringMatch;
 pub use policy::{Action, Group, Match, Mode, Policy, PolicyKey, PolicyKeyError, Rule, Scope, ServiceAccountMatch};

@@ -2,7 +2,10 @@
 
 use rstest::rstest;
 
-use super::{Action, Connection, Group, Match, Mode, Policy, PolicyKey, Rule, Scope, ServiceAccountMatch, StringMatch};
+use super::{
+    Action, Connection, Ground, Group, Match, Mode, Permit, Policy, PolicyKey, Rule, Scope, ServiceAccountMatch,
+    StringMatch,
+};
 use crate::authz::evaluate;
 use crate::change::{Change, Resource};
 use crate::mesh::Mesh;
@@ -157,4 +160,15 @@ fn shadow_counts_and_does_not_enforce() {
     let verdict = evaluate(&mesh, &cart(), &web(80));
     assert!(verdict.enforced.is_ok(), "a shadowed Allow closes nothing");
     assert_eq!(verdict.shadow.unwrap().reason, Reason::PolicyNotAllowed);
+}
+
+#[test]
+fn a_probe_overrules_what_policies_say_and_nothing_else() {
+    for refused in [Reason::MtlsRequired, Reason::PolicyDenied, Reason::PolicyNotAllowed] {
+        let permit = Permit::of_kubelet_probe(refused).unwrap();
+        assert_eq!((permit.ground(), permit.policy()), (Ground::KubeletProbe, None));
+    }
+    for refused in [Reason::PolicyUnknown, Reason::ReservedPort, Reason::UnknownWorkload, Reason::PolicyChanged] {
+        assert_eq!(Permit::of_kubelet_probe(refused), None);
+    }
 }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use super::mounts;
 use crate::plan::{Node, Plan};
-use crate::texts::{FOLDER, in_node};
+use crate::texts::{FOLDER, KUBELET, in_node};
 use crate::wait::pause;
 
 /// Between the end of a program and its next start, as an init system waits.
@@ -65,7 +65,8 @@ fn command(plan: &Plan, node: &Node, program: &str) -> Command {
         command.args(["--config", &in_node(plan, "containerd.toml"), "--log-level", "warn"]);
         return command;
     }
-    let mut command = Command::new(format!("{FOLDER}/bin/kube"));
+    let kube = format!("{FOLDER}/bin/kube");
+    let mut command = Command::new(if program == "kubelet" { KUBELET } else { &kube });
     command.arg(program);
     let config = in_node(plan, &format!("{}-{program}.json", node.name));
     command.arg(format!("--config={config}"));

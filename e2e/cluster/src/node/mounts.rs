@@ -11,7 +11,7 @@ use nix::unistd::{pivot_root, sethostname};
 
 use super::groups::{Hierarchy, hierarchies};
 use crate::plan::{Node, Plan};
-use crate::texts::{self, FOLDER};
+use crate::texts::{self, FOLDER, KUBELET};
 
 /// Kept on disk over a "reboot". containerd's own overlays cannot lie on an overlay anyway.
 const KEPT: [&str; 5] = ["var/lib/containerd", "var/lib/kubelet", "var/log", "opt/cni", "etc/cni/net.d"];
@@ -52,6 +52,10 @@ pub fn make(plan: &Plan, node: &Node) -> Result<()> {
     let folder = root.join(FOLDER.trim_start_matches('/'));
     fs::create_dir_all(&folder)?;
     bind(&plan.folder, &folder)?;
+    // By its usual name, for those who look for it.
+    let kubelet = root.join(KUBELET.trim_start_matches('/'));
+    fs::write(&kubelet, "")?;
+    bind(&plan.program("kube"), &kubelet)?;
     sysctls(&root, &base.join("root/sysctls"))?;
     fill(plan, node, &root)?;
     // runc's own pivot_root needs a root that is a mount, so a chroot would not do.

@@ -54,6 +54,7 @@ async fn pods_of_this_node_with_namespace_and_mode_and_changes() {
         netns: Some("cart-ns".into()),
         strict: true,
         enrolled: true,
+        probe_ports: std::collections::BTreeSet::new(),
     };
     assert_eq!(pods.len(), 2, "{pods:?}");
     assert_eq!(pods[0], cart);
