@@ -28,7 +28,7 @@ fn probes(stage: &Stage, address: &str, port: u16) -> Result<(usize, usize)> {
     let at_port: Vec<&String> =
         lines.iter().filter(|line| line.contains(&format!("dst.addr={address}:{port} "))).collect();
     let count = |word: &str| at_port.iter().filter(|line| line.contains(word)).count();
-    Ok((count(" probe="), count("reason=")))
+    Ok((count(" probe="), count("reason=mtls-required")))
 }
 
 #[test]
@@ -70,6 +70,9 @@ fn probes_of_every_kind_pass_in_strict_mode_and_no_other_process_of_the_node_get
         let says = |line: &&String| line.contains("mtls-required") && line.contains("another process of this node");
         if refused.iter().filter(says).count() >= 4 { Ok(()) } else { Err(anyhow::anyhow!("{refused:?}")) }
     })?;
+    for port in [9090, 9000] {
+        assert_eq!(probes(&stage, &address, port)?.1, 1, "refused at port {port}: the call above, and no probe");
+    }
     assert_eq!(state(&stage)?, before, "never unready, never restarted");
     Ok(())
 }

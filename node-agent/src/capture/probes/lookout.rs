@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::owner::{KubeletCommand, Namespaces, Process, is_kubelet};
 use super::process;
 use crate::capture::connections;
-use crate::capture::diag::ESTABLISHED;
+use crate::capture::diag::{ESTABLISHED, TcpSocket};
 use crate::capture::netns::own_addresses;
 use crate::kubelet::Answer;
 
@@ -20,6 +20,10 @@ const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// The node's addresses are read no more often than this: with a hundred interfaces it takes a millisecond.
 const ADDRESSES_AGAIN: Duration = Duration::from_secs(1);
+
+/// The kubelet may close a TCP probe while its descriptors are read, and a descriptor is gone some microseconds before its
+/// connection is: who is not found is looked for again.
+const LOOKS: usize = 2;
 
 const PROC: &str = "/proc";
 
@@ -58,26 +62,39 @@ impl Lookout {
     /// # Errors
     /// The kernel does not say.
     pub(super) fn look(&mut self, client: SocketAddr, target: SocketAddr) -> io::Result<Answer> {
-        let found = connections::find(&self.kernel, client, target)?;
+        let mut found = self.find_open(client, target)?;
         if !self.is_own(client.ip()) {
             return Ok(Answer::Other { detail: None });
         }
-        let Some(socket) = found.filter(|socket| socket.state == ESTABLISHED && socket.inode != 0) else {
-            return Ok(Answer::Gone);
-        };
-        if socket.uid != 0 {
+        if let Some(socket) = found.as_ref().filter(|socket| socket.uid != 0) {
             return Ok(Answer::other(format!("not a probe: of user {} on this node", socket.uid)));
         }
-        self.find_kubelets();
-        if self.kubelets.is_empty() {
-            let commands: Vec<String> = self.commands.iter().map(ToString::to_string).collect();
-            let commands = commands.join(", ");
-            return Ok(Answer::other(format!("no process of this node is the kubelet, by --kubelet ({commands})")));
+        for _ in 0..LOOKS {
+            let Some(socket) = found else { return Ok(Answer::Gone) };
+            self.find_kubelets();
+            if self.kubelets.is_empty() {
+                let commands: Vec<String> = self.commands.iter().map(ToString::to_string).collect();
+                let commands = commands.join(", ");
+                return Ok(Answer::other(format!("no process of this node is the kubelet, by --kubelet ({commands})")));
+            }
+            if self.is_the_kubelets(&socket) {
+                return Ok(Answer::Kubelet);
+            }
+            found = self.find_open(client, target)?.filter(|again| again.cookie() == socket.cookie());
         }
+        Ok(if found.is_none() { Answer::Gone } else { Answer::other("not a probe: of another process of this node") })
+    }
+
+    /// The end at `client`, while a process has it open.
+    fn find_open(&self, client: SocketAddr, target: SocketAddr) -> io::Result<Option<TcpSocket>> {
+        let found = connections::find(&self.kernel, client, target)?;
+        Ok(found.filter(|socket| socket.state == ESTABLISHED && socket.inode != 0))
+    }
+
+    fn is_the_kubelets(&self, socket: &TcpSocket) -> bool {
         let holds = |kubelet: &Process| process::holds(&self.proc, kubelet.pid, socket.inode).unwrap_or(false);
         // Looked at again: so it was this process all the time, and not one that got its number meanwhile.
-        let is_its = self.kubelets.iter().any(|kubelet| holds(kubelet) && self.is_still(kubelet));
-        Ok(if is_its { Answer::Kubelet } else { Answer::other("not a probe: of another process of this node") })
+        self.kubelets.iter().any(|kubelet| holds(kubelet) && self.is_still(kubelet))
     }
 
     /// Those that are known and still there; else all processes are looked at.
