@@ -1,6 +1,8 @@
 //! The third program of a node, on Kubernetes only: watches the API server for the namespaces of the cluster and the pods of this node,
 //! and writes what counts of them into a file that the capture half reads as its `--source dir:`.
 //!
+//! It also says on the pods themselves what is wrong with them: Events, from the file in which the capture half shows its state.
+//!
 //! So the privileged half stays what it is: no TLS, no HTTP, nothing of the network; and a restart of either program, or an API
 //! server that is away, changes nothing for pods that are captured (the file stays).
 
@@ -12,13 +14,16 @@ use std::sync::Arc;
 use clap::Parser;
 use serde_json::{Value, json};
 use thiserror::Error;
-use weft_kubernetes::{ClientError, Feed, Scope, connect};
+use weft_kubernetes::{ClientError, Events, Feed, Scope, connect};
 use weft_manifest::objects::{NETNS_ANNOTATION, Namespace, Phase, Pod};
 use weft_manifest::{Objects, Outcome};
 use weft_runtime::logging;
 use weft_runtime::signals::Signals;
 
 use crate::config::LogFormat;
+
+mod announce;
+mod trouble;
 
 /// The file, in the directory that is given.
 pub const FILE: &str = "pods.json";
@@ -37,6 +42,9 @@ pub struct WatchArguments {
     /// The directory that the capture half reads; made if it is missing.
     #[arg(long, default_value = "/run/weft/pods", value_name = "PATH")]
     pub to: PathBuf,
+    /// The status file of the capture half. Pods that it cannot capture get Events; without it there are none.
+    #[arg(long, value_name = "FILE")]
+    pub capture_status: Option<PathBuf>,
     /// The kubeconfig, if not the usual ways (the pod's own account, $KUBECONFIG).
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -88,6 +96,15 @@ pub fn run(arguments: &WatchArguments) -> Result<(), WatchError> {
         let client = connect(arguments.kubeconfig.as_deref()).await?;
         let mut signals = Signals::new().map_err(failed("signals"))?;
         let feed = Feed::start(&client, &Scope::Node(arguments.node.clone()), |_| ());
+        let announce = async {
+            match &arguments.capture_status {
+                Some(path) => {
+                    let events = Events::new(client.clone(), "weft-node-agent", &arguments.node);
+                    announce::announce(events, path).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
         tracing::info!(node = arguments.node, to = %arguments.to.display(), "watching");
         tokio::select! {
             signal = signals.next() => {
@@ -95,6 +112,7 @@ pub fn run(arguments: &WatchArguments) -> Result<(), WatchError> {
                 Ok(())
             }
             outcome = follow(arguments, feed) => outcome,
+            () = announce => Err(WatchError::Ended),
         }
     })
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! source -> pipeline (translate, catalog) -> ads -> nodes
 //!              ^                              ca -> nodes (placement says who may have what)
-//!              '---------- captured <- reports <-- nodes
+//!              '---------- captured <- reports <-- nodes -> status (conditions of policies)
 //! ```
 
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     }
     let (keeper, signer) = Keeper::open(ca_settings(&arguments), weft_identity::clock::system(), &registry)?;
     tasks.spawn(keeper.run());
-    if let Some(cluster) = cluster {
+    if let Some(cluster) = &cluster {
         cluster.keep_root(&arguments, signer.clone(), &mut tasks);
     }
     let (pipeline, served) = Pipeline::new(ground.outcomes.clone(), ground.captured.clone(), arguments.mesh());
@@ -73,6 +73,9 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     tasks.spawn(admin.serve(page_listener, Exposure::Everything, page_watch));
 
     let (trigger, watch) = drain::channel();
+    if let Some(cluster) = &cluster {
+        cluster.keep_status(&arguments, (&served, &nodes), watch.clone(), &mut tasks);
+    }
     let metrics = ServeMetrics::new(&registry);
     let ads = Ads::new(AdsSettings {
         catalog: served.catalog.clone(),

@@ -22,6 +22,7 @@ const LOG_LIMIT: usize = 16_384;
 pub struct Catalog {
     addresses: Shelf,
     authorizations: Shelf,
+    stamp: u64,
 }
 
 /// What an update changed, of one type.
@@ -55,7 +56,20 @@ impl Catalog {
     /// Nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self { addresses: Shelf::new(LOG_LIMIT), authorizations: Shelf::new(LOG_LIMIT) }
+        Self { addresses: Shelf::new(LOG_LIMIT), authorizations: Shelf::new(LOG_LIMIT), stamp: 0 }
+    }
+
+    /// The same, made from policies in this state.
+    #[must_use]
+    pub fn stamped(self, stamp: u64) -> Self {
+        Self { stamp, ..self }
+    }
+
+    /// Names the state of the policies that it was made from, alike in every replica: a node that has everything of this catalog has
+    /// them, and whatever names them.
+    #[must_use]
+    pub fn stamp(&self) -> u64 {
+        self.stamp
     }
 
     /// The catalog of exactly these resources, and what is different in it, by type in the order of [`ResourceType::ALL`].

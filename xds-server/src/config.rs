@@ -39,6 +39,12 @@ pub struct Arguments {
     /// With Kubernetes: the namespace of this program, which holds the secret of the certificate authority.
     #[arg(long, env = "POD_NAMESPACE", default_value = "weft-system", value_name = "NAMESPACE")]
     pub namespace: String,
+    /// With Kubernetes: the name of this program's pod, by which replicas tell each other apart.
+    #[arg(long, env = "POD_NAME", default_value = "weft-xds-server-0", value_name = "NAME")]
+    pub pod_name: String,
+    /// With Kubernetes: the uid of that pod. What this replica tells the others goes with it.
+    #[arg(long, env = "POD_UID", value_name = "UID")]
+    pub pod_uid: Option<String>,
     /// Where agents come to (discovery and certificates).
     #[arg(long, default_value = "[::]:15012", value_name = "ADDRESS")]
     pub listen: SocketAddr,

@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context;
 use tokio::task::JoinSet;
 use weft_kubernetes::files::SharedSecret;
-use weft_kubernetes::{CapturedWriter, Client, Feed, Scope, connect};
+use weft_kubernetes::{CapturedWriter, Client, Feed, Replica, Scope, connect};
 use weft_manifest::{Outcome, Watch};
+use weft_runtime::drain;
 use weft_runtime::metrics::Registry;
 use weft_runtime::shared::Reader;
 
 use crate::ca::shared;
 use crate::config::{Arguments, Source};
-use crate::pipeline::CapturedFrom;
-use crate::serve::{Authenticate, CapturedStore, Conditions, Keep, NodeTokens, ReviewedTokens};
+use crate::pipeline::{CapturedFrom, Served};
+use crate::serve::{Authenticate, CapturedStore, Conditions, Keep, NodeTokens, Nodes, ReviewedTokens};
 use crate::source::{self, Shown};
+use crate::status::{self, StatusParts};
 
 /// See the [module](self).
 pub(crate) struct Ground {
@@ -108,16 +110,30 @@ impl Cluster {
         Ok(())
     }
 
+    /// Writes what becomes of policies, where this replica leads.
+    pub(crate) fn keep_status(
+        &self,
+        arguments: &Arguments,
+        (served, nodes): (&Served, &Nodes),
+        drain: drain::Watch,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let replica = Replica { name: arguments.pod_name.clone(), uid: arguments.pod_uid.clone() };
+        let (namespace, programmed) = (arguments.namespace.clone(), served.programmed.clone());
+        let parts = StatusParts { namespace, replica, programmed, nodes: nodes.clone(), drain };
+        status::start(&self.client, parts, tasks);
+    }
+
     /// Follows the Secret, and publishes the roots.
     pub(crate) fn keep_root(
-        self,
+        &self,
         arguments: &Arguments,
         signer: Reader<weft_identity::signer::Signer>,
         tasks: &mut JoinSet<()>,
     ) {
         if arguments.ca_cert.is_none() {
-            tasks.spawn(shared::follow(self.secret, arguments.state_dir.clone()));
+            tasks.spawn(shared::follow(self.secret.clone(), arguments.state_dir.clone()));
         }
-        tasks.spawn(shared::publish_roots(self.client, arguments.namespace.clone(), signer));
+        tasks.spawn(shared::publish_roots(self.client.clone(), arguments.namespace.clone(), signer));
     }
 }

@@ -1,7 +1,7 @@
 //! The control plane: objects in, programs of the mesh told.
 //!
 //! `source` (what is written) -> `translate` (what it means; pure) -> `difference` (what is new in it; pure) -> `catalog` (versions; pure) -> `serve` (nodes meet it);
-//! `ca` issues certificates to whom `placement` says; `pipeline` and `app` join the parts.
+//! `status` says what became of policies (on Kubernetes); `ca` issues certificates to whom `placement` says; `pipeline` and `app` join the parts.
 
 pub mod app;
 pub mod ca;
@@ -14,4 +14,5 @@ pub mod placement;
 mod sections;
 pub mod serve;
 pub mod source;
+pub mod status;
 pub mod translate;

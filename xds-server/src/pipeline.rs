@@ -2,6 +2,7 @@
 //! version. Runs whenever either input changed.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use weft_manifest::{Objects, Outcome};
@@ -23,6 +24,17 @@ pub struct Served {
     pub placement: Reader<Placement>,
     /// Everything as an index, for the admin pages.
     pub mesh: Reader<Mesh>,
+    /// What the catalog was made from; none until the source was read.
+    pub programmed: Reader<Option<Programmed>>,
+}
+
+/// What a catalog was made from.
+#[derive(Debug, Clone)]
+pub struct Programmed {
+    /// [`Catalog::stamp`].
+    pub stamp: u64,
+    /// The objects, and what is wrong with them.
+    pub outcome: Arc<Outcome>,
 }
 
 /// What says which pods are captured.
@@ -53,6 +65,7 @@ pub struct Pipeline {
     catalog: Writer<Option<Catalog>>,
     placement: Writer<Placement>,
     mesh: Writer<Mesh>,
+    programmed: Writer<Option<Programmed>>,
 }
 
 impl Pipeline {
@@ -66,8 +79,14 @@ impl Pipeline {
         let (catalog, catalog_reader) = shared::channel(None);
         let (placement, placement_reader) = shared::channel(Placement::default());
         let (mesh, mesh_reader) = shared::channel(Mesh::default());
-        let served = Served { catalog: catalog_reader, placement: placement_reader, mesh: mesh_reader };
-        (Self { outcomes, captured, settings, catalog, placement, mesh }, served)
+        let (programmed, programmed_reader) = shared::channel(None);
+        let served = Served {
+            catalog: catalog_reader,
+            placement: placement_reader,
+            mesh: mesh_reader,
+            programmed: programmed_reader,
+        };
+        (Self { outcomes, captured, settings, catalog, placement, mesh, programmed }, served)
     }
 
     /// Runs until the source is gone.
@@ -77,7 +96,9 @@ impl Pipeline {
             let outcome = self.outcomes.load();
             if let Some(outcome) = outcome.as_ref() {
                 let believed = self.believed(outcome);
-                self.publish(&outcome.objects, &believed);
+                let stamp = stamp(&outcome.objects);
+                self.publish(&outcome.objects, &believed, stamp);
+                self.programmed.publish(Some(Programmed { stamp, outcome: outcome.clone() }));
             }
             let gone = tokio::select! {
                 changed = self.outcomes.changed() => changed.is_err(),
@@ -100,7 +121,7 @@ impl Pipeline {
         }
     }
 
-    fn publish(&mut self, objects: &Objects, believed: &BTreeSet<Uid>) {
+    fn publish(&mut self, objects: &Objects, believed: &BTreeSet<Uid>, stamp: u64) {
         let resources = translate(objects, believed, &self.settings);
         let mesh = self.mesh.load();
         let Changes { changes, duplicates } = Changes::between(&mesh, resources);
@@ -114,9 +135,18 @@ impl Pipeline {
         // Placement first: whoever hears of a pod may ask for its certificate at once.
         let placement = self.placement.load().apply(&mesh, &changes);
         self.placement.publish(placement);
-        self.catalog.publish(Some(catalog));
+        self.catalog.publish(Some(catalog.stamped(stamp)));
         self.mesh.publish(mesh.apply(changes));
     }
+}
+
+/// Of the policies in force, which they are and in which state: the same number in every replica of this version.
+fn stamp(objects: &Objects) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (name, policy) in &objects.policies {
+        (name, &policy.metadata.uid, policy.generation).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// The node that the source places a pod on: only of a pod that is in the mesh's list (`translate` leaves out what has ended

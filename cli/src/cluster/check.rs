@@ -14,16 +14,18 @@ use super::rollout::missing;
 use crate::format::Format;
 use crate::output::{self, Field, Tone};
 
-/// Bound tokens say their node since then (`authentication.kubernetes.io/node-name`).
-const KUBERNETES: (u32, u32) = (1, 29);
+/// What the definition of AuthorizationPolicy says of ranges (`isCIDR`) is understood since then; admission by policy is there since
+/// 1.30, bound tokens say their node since 1.29.
+const KUBERNETES: (u32, u32) = (1, 31);
 /// The oldest kernel with long-term support by its makers; TPROXY, nf_tables and sock_diag are far older.
 const KERNEL: (u32, u32) = (5, 4);
 /// What installing does, in verbs.
-const RIGHTS: [(&str, &str, &str); 6] = [
+const RIGHTS: [(&str, &str, &str); 7] = [
     ("create", "", "namespaces"),
     ("create", "apps", "daemonsets"),
     ("create", "apps", "deployments"),
     ("create", "apiextensions.k8s.io", "customresourcedefinitions"),
+    ("create", "admissionregistration.k8s.io", "validatingadmissionpolicies"),
     ("create", "rbac.authorization.k8s.io", "clusterroles"),
     ("create", "rbac.authorization.k8s.io", "clusterrolebindings"),
 ];
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn what_is_too_old_is_said_with_what_was_expected() {
         assert!(version("v1.34.4").good);
-        assert!(!version("v1.28.9").good && version("v1.28.9").says.contains("1.29 or newer"));
+        assert!(!version("v1.30.9").good && version("v1.30.9").says.contains("1.31 or newer"));
         let of = |system: &str, kernel: &str| {
             node(&json!({
                 "metadata": { "name": "n" }, "status": { "nodeInfo": { "operatingSystem": system, "kernelVersion": kernel } },

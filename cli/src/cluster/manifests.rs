@@ -4,9 +4,10 @@ use anyhow::Context;
 use serde_json::Value;
 
 /// In the order in which they must come.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("namespace.yaml", include_str!("../../../manifests/base/namespace.yaml")),
     ("crds.yaml", include_str!("../../../manifests/base/crds.yaml")),
+    ("admission.yaml", include_str!("../../../manifests/base/admission.yaml")),
     ("rights.yaml", include_str!("../../../manifests/base/rights.yaml")),
     ("xds-server.yaml", include_str!("../../../manifests/base/xds-server.yaml")),
     ("node-agent.yaml", include_str!("../../../manifests/base/node-agent.yaml")),

@@ -3,6 +3,7 @@
 //! ```text
 //! client (kubeconfig, or the pod's own account) -> feed (watches) -> manifest's Live -> Outcome { objects, findings }
 //!                                                 review (who holds a token), captured (what is written to pods)
+//! lease (who leads; pure) -> leader; replicas (what each of them says to it) -> conditions (what is written to policies), events
 //! ```
 //!
 //! What comes out of [`feed`] is what comes out of a directory of YAML: whoever reads it does not know where it is from.
@@ -10,8 +11,13 @@
 pub mod captured;
 pub mod client;
 pub mod cluster;
+pub mod conditions;
+pub mod events;
 pub mod feed;
 pub mod files;
+pub mod leader;
+pub mod lease;
+pub mod replicas;
 pub mod review;
 pub mod scope;
 mod watches;
@@ -19,6 +25,10 @@ mod watches;
 pub use captured::{CapturedWriter, Mark, MarkError};
 pub use client::{Client, ClientError, connect};
 pub use cluster::{Cluster, ClusterError};
+pub use conditions::{PolicyConditions, PolicyLife, StatusError, Wanted};
+pub use events::{About, EventError, Events};
 pub use feed::Feed;
+pub use leader::{Candidate, Leadership};
+pub use replicas::{Replica, Replicas, SayError};
 pub use review::{NodeIdentity, ReviewError, review};
 pub use scope::Scope;

@@ -154,6 +154,11 @@ impl<'a> At<'a> {
         }
     }
 
+    /// A whole number from 0, where machines write it: anything else counts as absent.
+    pub(crate) fn count(&self) -> Option<u64> {
+        self.value?.as_u64()
+    }
+
     /// A port number, 1 to 65535.
     pub(crate) fn port(&self) -> Option<u16> {
         let value = self.value?;

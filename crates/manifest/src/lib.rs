@@ -30,5 +30,5 @@ pub use live::Live;
 pub use memory::{Memory, MemoryError};
 pub use objects::{Kind, Object, ObjectKey, Objects};
 pub use source::{Source, SourceError};
-pub use store::{Outcome, Store};
+pub use store::{Outcome, Revision, Store};
 pub use watch::{RESCAN, Watch, WatchError};

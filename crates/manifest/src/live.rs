@@ -12,7 +12,7 @@ use crate::check::check;
 use crate::document::Document;
 use crate::finding::{Finding, Place, Severity};
 use crate::objects::{Kind, Object, ObjectKey, Objects, Reading, read_served};
-use crate::store::Outcome;
+use crate::store::{Outcome, Revision};
 
 /// Where findings say that an object stands.
 const SOURCE: &str = "kubernetes";
@@ -23,6 +23,8 @@ pub struct Live {
     held: BTreeMap<ObjectKey, Held>,
     /// What is wrong with objects that cannot even be named, by kind.
     nameless: BTreeMap<Kind, BTreeSet<Finding>>,
+    /// Which state of each policy the server has.
+    policies: BTreeMap<ObjectKey, Revision>,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,15 @@ impl Live {
         fields.insert("apiVersion".into(), kind.api_version().into());
         fields.insert("kind".into(), kind.word().into());
         let document = Document { place: Place::whole_file(SOURCE), value: Value::Mapping(fields) };
-        match read_served(&document) {
+        let key = self.hold(kind, &document);
+        if let (Kind::AuthorizationPolicy, Some(key)) = (kind, &key) {
+            self.policies.insert(key.clone(), revision(&document.value));
+        }
+        key
+    }
+
+    fn hold(&mut self, kind: Kind, document: &Document) -> Option<ObjectKey> {
+        match read_served(document) {
             Reading::Good(key, object, findings) => {
                 self.held.insert(key.clone(), Held { object: Some(object), findings, old: false });
                 Some(key)
@@ -68,11 +78,13 @@ impl Live {
     /// The object is gone.
     pub fn remove(&mut self, key: &ObjectKey) {
         self.held.remove(key);
+        self.policies.remove(key);
     }
 
     /// After a whole list of a kind: what was not in it is gone.
     pub fn keep_only(&mut self, kind: Kind, listed: &BTreeSet<ObjectKey>) {
         self.held.retain(|key, _| key.kind != kind || listed.contains(key));
+        self.policies.retain(|key, _| key.kind != kind || listed.contains(key));
     }
 
     /// Before a whole list of a kind.
@@ -106,7 +118,16 @@ impl Live {
         }
         findings.extend(check(&objects));
         findings.sort();
-        Outcome { objects, findings, kept }
+        Outcome { objects, findings, kept, policies: self.policies.clone() }
+    }
+}
+
+fn revision(object: &Value) -> Revision {
+    let metadata = object.get("metadata");
+    let field = |name: &str| metadata.and_then(|metadata| metadata.get(name));
+    Revision {
+        uid: field("uid").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        generation: field("generation").and_then(Value::as_u64).unwrap_or_default(),
     }
 }
 
@@ -157,6 +178,25 @@ mod tests {
         assert!(live.outcome().kept.is_empty());
         live.remove(&key);
         assert!(live.outcome().objects.pods.is_empty());
+    }
+
+    #[test]
+    fn of_a_refused_policy_the_state_that_the_server_has_is_known_and_a_status_that_is_written_changes_nothing() {
+        let mut live = Live::default();
+        let policy = |generation: u64, spec: &Value, status: &Value| {
+            let metadata = json!({ "name": "p", "namespace": "shop", "uid": "u", "generation": generation });
+            json!({ "metadata": metadata, "spec": spec, "status": status })
+        };
+        let key = live.put(Kind::AuthorizationPolicy, &policy(1, &json!({}), &json!({}))).unwrap();
+        let before = live.outcome();
+        live.put(Kind::AuthorizationPolicy, &policy(1, &json!({}), &json!({ "conditions": [{ "type": "Accepted" }] })));
+        assert_eq!(live.outcome(), before);
+        live.put(Kind::AuthorizationPolicy, &policy(2, &json!({ "action": "Deny" }), &json!({})));
+        let outcome = live.outcome();
+        let in_force = &outcome.objects.policies[&("shop".to_owned(), "p".to_owned())];
+        assert_eq!((outcome.policies[&key].generation, in_force.generation), (2, Some(1)));
+        live.remove(&key);
+        assert!(live.outcome().policies.is_empty());
     }
 
     #[test]

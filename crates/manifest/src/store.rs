@@ -35,6 +35,17 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// Objects of which an older version is in force than the files say.
     pub kept: BTreeSet<ObjectKey>,
+    /// The policies as an API server has them now, refused ones too, to tell it what becomes of them; none of files.
+    pub policies: BTreeMap<ObjectKey, Revision>,
+}
+
+/// Which state of an object an API server has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Revision {
+    /// Which life of its name.
+    pub uid: String,
+    /// Counts up with every change of its spec.
+    pub generation: u64,
 }
 
 #[derive(Debug)]

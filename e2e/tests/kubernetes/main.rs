@@ -7,6 +7,7 @@ mod probes;
 mod rights;
 mod services;
 mod stage;
+mod status;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -26,7 +26,7 @@ use super::caller::{Caller, caller_of};
 use super::conversation::Conversation;
 use super::interest::View;
 use super::metrics::{ServeMetrics, of};
-use super::nodes::{Nodes, OpenStream};
+use super::nodes::{Nodes, OpenStream, Settled};
 use crate::catalog::Catalog;
 
 /// The key of the node's name in the metadata of a stream (`ambient-wire.md` section 7).
@@ -252,7 +252,13 @@ impl StreamTask {
     async fn tell(&mut self, catalog: &Reader<Option<Catalog>>, entry: &OpenStream) -> Result<(), Status> {
         let version = catalog.load();
         let Some(catalog) = version.as_ref() else { return Ok(()) };
-        for (kind, mut response) in self.conversation.due(&View::new(catalog, &self.caller)) {
+        let due = self.conversation.due(&View::new(catalog, &self.caller));
+        if due.is_empty() && self.conversation.is_answered() {
+            let refused = self.conversation.status(ResourceType::Authorization).refused;
+            let refused = refused.into_iter().map(|refused| refused.name).collect();
+            entry.settle(Settled { stamp: catalog.stamp(), refused });
+        }
+        for (kind, mut response) in due {
             // There is no catalog before the source was read.
             response.system_version_info.insert_str(0, SYNCED);
             let count = response.resources.len() + response.removed_resources.len();

@@ -55,6 +55,12 @@ impl Conversation {
         self.sessions.get(&kind).map(Session::status).unwrap_or_default()
     }
 
+    /// Whether both types were asked for and nothing waits for its answer: with nothing due, the node has all of that snapshot.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        ResourceType::ALL.iter().all(|kind| self.sessions.get(kind).is_some_and(|session| !session.awaits_answer()))
+    }
+
     fn awaits_answer(&self, kind: ResourceType) -> bool {
         self.sessions.get(&kind).is_some_and(Session::awaits_answer)
     }

@@ -22,7 +22,7 @@ pub use conditions::Conditions;
 pub use conversation::Conversation;
 pub use interest::View;
 pub use metrics::ServeMetrics;
-pub use nodes::{NodeStatus, Nodes, StreamView};
+pub use nodes::{NodeStatus, Nodes, Settled, StreamView};
 pub use report::{Keep, NotKept, Reports};
 pub use reviewed::ReviewedTokens;
 pub use router::{ServeError, serve};

@@ -1,16 +1,26 @@
 //! Which nodes are connected, and what each of them has: for the admin page and for `weft config`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
+use tokio::sync::watch;
 use weft_wire::convert::ResourceType;
 use weft_wire::delta::SessionStatus;
 
 /// Streams of one node at once: old and new agent during an upgrade, some that the network lost and PING has not found
 /// yet, and room. More are a fault of the agent, and each costs memory here.
 const STREAMS_PER_NODE: usize = 8;
+
+/// What a node has acknowledged in whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The state of the policies, [`Catalog::stamp`](crate::catalog::Catalog::stamp).
+    pub stamp: u64,
+    /// Policies that it could not use.
+    pub refused: BTreeSet<Arc<str>>,
+}
 
 /// One stream, as it is now.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +35,9 @@ pub struct StreamView {
     pub since: SystemTime,
     /// Each type that it asked for.
     pub types: BTreeMap<ResourceType, SessionStatus>,
+    /// What it has acknowledged in whole last.
+    #[serde(skip)]
+    pub settled: Option<Settled>,
 }
 
 /// One node that was connected at least once.
@@ -40,6 +53,8 @@ pub struct NodeStatus {
 #[derive(Debug, Clone, Default)]
 pub struct Nodes {
     inner: Arc<Mutex<Table>>,
+    /// Counts what [`Self::settled`] has to tell anew.
+    changes: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +82,20 @@ impl Nodes {
         self.lock().nodes.values().map(|node| node.streams.len()).sum()
     }
 
+    /// What each node has acknowledged in whole: by its newest stream that has.
+    #[must_use]
+    pub fn settled(&self) -> BTreeMap<Arc<str>, Settled> {
+        let table = self.lock();
+        let newest = |status: &NodeStatus| status.streams.iter().rev().find_map(|stream| stream.settled.clone());
+        table.nodes.iter().filter_map(|(node, status)| Some((node.clone(), newest(status)?))).collect()
+    }
+
+    /// Changes with [`Self::settled`].
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     /// Enters a stream; none when the node has too many.
     pub(super) fn open(&self, node: &Arc<str>, client: String, from: String) -> Option<OpenStream> {
         let mut table = self.lock();
@@ -75,7 +104,14 @@ impl Nodes {
         if status.streams.len() >= STREAMS_PER_NODE {
             return None;
         }
-        status.streams.push(StreamView { stream, client, from, since: SystemTime::now(), types: BTreeMap::new() });
+        status.streams.push(StreamView {
+            stream,
+            client,
+            from,
+            since: SystemTime::now(),
+            types: BTreeMap::new(),
+            settled: None,
+        });
         table.next += 1;
         Some(OpenStream { nodes: self.clone(), node: node.clone(), stream, end: "the stream was dropped".to_owned() })
     }
@@ -104,6 +140,17 @@ impl OpenStream {
         }
     }
 
+    /// The node has everything of a catalog.
+    pub(super) fn settle(&self, settled: Settled) {
+        let mut table = self.nodes.lock();
+        let streams = table.nodes.get_mut(&self.node).map(|node| &mut node.streams);
+        let view = streams.into_iter().flatten().find(|view| view.stream == self.stream);
+        if let Some(view) = view.filter(|view| view.settled.as_ref() != Some(&settled)) {
+            view.settled = Some(settled);
+            self.nodes.changes.send_modify(|count| *count += 1);
+        }
+    }
+
     /// What the client calls itself, once it has said so.
     pub(super) fn name(&self, client: String) {
         let mut table = self.nodes.lock();
@@ -125,6 +172,7 @@ impl Drop for OpenStream {
         if let Some(node) = table.nodes.get_mut(&self.node) {
             node.streams.retain(|view| view.stream != self.stream);
             node.last_end = Some((SystemTime::now(), std::mem::take(&mut self.end)));
+            self.nodes.changes.send_modify(|count| *count += 1);
         }
     }
 }
@@ -142,6 +190,12 @@ mod tests {
         assert!(open().is_none());
         streams[1].note(ResourceType::Address, SessionStatus { held: 3, ..SessionStatus::default() });
         assert_eq!(nodes.all()[&node].streams[1].types[&ResourceType::Address].held, 3);
+        let changes = nodes.changes();
+        let settled = |stamp| Settled { stamp, refused: BTreeSet::new() };
+        streams[2].settle(settled(1));
+        streams[1].settle(settled(2));
+        assert_eq!(nodes.settled()[&node], settled(1), "the newer stream's");
+        assert!(changes.has_changed().unwrap());
         streams[0].set_end("bye".to_owned());
         streams.remove(0);
         assert_eq!((nodes.streams(), nodes.all()[&node].last_end.as_ref().unwrap().1.as_str()), (7, "bye"));

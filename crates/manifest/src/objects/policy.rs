@@ -24,6 +24,8 @@ pub const RESERVED_POLICY_PREFIX: &str = "weft-strict-mtls";
 pub struct AuthorizationPolicy {
     /// Names and labels.
     pub metadata: Metadata,
+    /// Counts up with every change of the spec; none in hand-written files.
+    pub generation: Option<u64>,
     /// For whom; empty: every workload of the namespace, in `weft-system` of the mesh.
     pub targets: Vec<PolicyTarget>,
     /// What a match means.
@@ -112,6 +114,7 @@ pub(super) fn read(root: &At<'_>, metadata: Metadata) -> AuthorizationPolicy {
     }
     AuthorizationPolicy {
         metadata,
+        generation: root.field("metadata").field("generation").count(),
         targets,
         action,
         mode: spec.field("mode").word(&[("Enforce", Mode::Enforce), ("Shadow", Mode::Shadow)]).unwrap_or_default(),
