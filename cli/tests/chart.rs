@@ -160,7 +160,9 @@ fn values_of_the_chart_change_what_they_name_and_nothing_else() {
     assert_eq!(named(&proxy["env"], "TRUST_DOMAIN")["value"], "mesh.example");
     assert_eq!(proxy["resources"], json!({ "limits": { "memory": "1Gi" } }));
     // The capture half knows no identities.
-    assert_eq!(named(&agent["containers"], "capture")["env"].as_array().unwrap().len(), 1);
+    let capture = named(&agent["containers"], "capture")["env"].as_array().unwrap();
+    let names: Vec<&str> = capture.iter().filter_map(|entry| entry["name"].as_str()).collect();
+    assert_eq!(names, ["NODE_NAME", "WEFT_KUBELET"]);
     let cni = named(&agent["containers"], "cni");
     assert_eq!(cni["args"], json!(["cni-install", "--remove", "--stay"]));
     assert_eq!(named(&agent["volumes"], "cni-programs")["hostPath"]["path"], "/home/kubernetes/bin");
@@ -177,7 +179,7 @@ fn what_the_chart_cannot_do_is_refused() {
             &["--namespace", "weft-system", "--set", "mtls=strict"],
             "kubectl label namespace weft-system weft.dev/mtls=strict",
         ),
-        (&["--kube-version", "1.28.9"], "1.29"),
+        (&["--kube-version", "1.30.9"], "1.31"),
     ] {
         let Some(output) = helm(arguments) else { return };
         let problem = String::from_utf8_lossy(&output.stderr);

@@ -1,6 +1,7 @@
 //! Says what our agents have acknowledged, and, where we lead, writes what becomes of policies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -9,7 +10,7 @@ use weft_kubernetes::conditions::{API_VERSION, Condition, KIND, Timestamp, diffe
 use weft_kubernetes::{
     About, Candidate, Client, Events, Leadership, PolicyConditions, PolicyLife, Replica, Replicas, Wanted,
 };
-use weft_manifest::{ObjectKey, Revision};
+use weft_manifest::{ObjectKey, Outcome, Revision};
 use weft_runtime::drain;
 use weft_runtime::shared::Reader;
 
@@ -132,8 +133,10 @@ impl Leader {
                 }
             }
             let round = Instant::now();
-            self.learn(&mut knowledge, begin.elapsed()).await;
-            self.write(&knowledge, begin.elapsed() < ABSENCE).await;
+            let programmed = self.learn(&mut knowledge, begin.elapsed()).await;
+            if let Some(Programmed { outcome, .. }) = programmed.as_ref() {
+                self.write(outcome, &knowledge, begin.elapsed() < ABSENCE).await;
+            }
             sleep(REST.saturating_sub(round.elapsed())).await;
             tokio::select! {
                 changed = self.programmed.changed() => {
@@ -148,22 +151,23 @@ impl Leader {
         }
     }
 
-    async fn learn(&self, knowledge: &mut Knowledge, now: Duration) {
+    /// Gives what the knowledge is about.
+    async fn learn(&self, knowledge: &mut Knowledge, now: Duration) -> Arc<Option<Programmed>> {
         let mut said = vec![Acknowledged::of(self.nodes.settled())];
         match self.replicas.others().await {
             Ok(texts) => said.extend(texts.iter().filter_map(|text| Acknowledged::from_text(text))),
             Err(error) => tracing::warn!(%error, "what the other replicas say cannot be read"),
         }
         // After the words: what they speak of is known then, if it is known here at all.
-        if let Some(programmed) = self.programmed.load().as_ref() {
+        let programmed = self.programmed.load();
+        if let Some(programmed) = programmed.as_ref() {
             knowledge.programmed(programmed.stamp, &programmed.outcome.objects);
             knowledge.told(&said, now);
         }
+        programmed
     }
 
-    async fn write(&mut self, knowledge: &Knowledge, young: bool) {
-        let programmed = self.programmed.load();
-        let Some(Programmed { outcome, .. }) = programmed.as_ref() else { return };
+    async fn write(&mut self, outcome: &Outcome, knowledge: &Knowledge, young: bool) {
         let findings = Findings::of(outcome);
         for (key, revision) in &outcome.policies {
             let holds = |node: &str, revision: &Revision| knowledge.holds(node, &key.namespace, &key.name, revision);
