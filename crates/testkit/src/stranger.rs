@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// A certificate with its key.
 pub use weft_identity::Credentials;
+use weft_identity::request::Request;
 use weft_identity::signer::{LeafLifetime, RootMaterial, Signer};
 use weft_identity::tls;
 use weft_model::SpiffeId;
@@ -30,6 +31,14 @@ const END_HEADERS: u8 = 4;
 const STATUS_200: u8 = 0x88;
 /// HPACK's word on the size of the dynamic table, when it is small.
 const TABLE_SIZE: std::ops::Range<u8> = 0x20..0x40;
+
+/// A certificate request (PEM) for an identity, as an agent makes it; nobody keeps its key.
+///
+/// # Errors
+/// No randomness.
+pub fn certificate_request(identity: &SpiffeId) -> Result<String> {
+    Ok(Request::new(identity)?.csr_pem)
+}
 
 /// Somebody who signs certificates.
 #[derive(Debug)]

@@ -75,12 +75,14 @@ enum Verb {
         /// For example node2.
         node: String,
     },
-    /// Ends a part of the control plane: etcd, apiserver, controller-manager or scheduler. `up` starts it again.
+    /// Ends a part of the control plane: etcd, apiserver, controller-manager or scheduler. `resume` starts it again.
     Stop {
         /// Which.
         #[arg(value_parser = control_plane::PARTS)]
         part: String,
     },
+    /// Starts again what was stopped, in the shape in which the cluster was asked for.
+    Resume,
     /// Boots a node that was killed, and waits until it is Ready.
     Start {
         /// For example node2.
@@ -143,6 +145,7 @@ pub fn run() -> Result<()> {
                 .try_for_each(|archive| nodes.iter().try_for_each(|node| control::load(&plan, node, archive)))
         }
         Verb::Stop { part } => control_plane::process(&plan()?, &part).end(Signal::SIGTERM),
+        Verb::Resume => up::up(&plan()?, &say),
         Verb::Kill { node } => with_node(&plan()?, &node, control::kill),
         Verb::Start { node } => with_node(&plan()?, &node, |plan, node| {
             control::start(plan, node)?;

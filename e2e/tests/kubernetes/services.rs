@@ -2,13 +2,13 @@
 //! that the mesh carried the call.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 use weft_testkit::wait;
 
 use crate::among_others;
-use crate::stage::{DEADLINE, Stage, run};
+use crate::stage::{DEADLINE, NONE, Stage, all, run, url};
 
 const CLIENT: &str = include_str!("objects/client.yaml");
 /// A server on every node, so that every client has one on its own node and some on others.
@@ -20,43 +20,12 @@ const OUTSIDE: &str = include_str!("objects/outside.yaml");
 /// A server of DNS: what there is of UDP in every cluster.
 const NAMES: &str = include_str!("objects/names.yaml");
 
-/// What `curl` says when it got no answer.
-const NONE: &str = "000";
-
-fn stage(name: &str, objects: &[&str]) -> Result<Stage> {
-    let stage = Stage::new(name, &objects.join("\n"))?;
-    for kind in ["deployment", "daemonset", "statefulset"] {
-        for object in stage.words(&[kind], "{.items[*].metadata.name}")? {
-            stage.kubectl(&["rollout", "status", &format!("{kind}/{object}"), "--timeout=90s"])?;
-        }
-    }
-    Ok(stage)
-}
-
-fn url(address: &str, port: u16) -> String {
-    match address.parse() {
-        Ok(IpAddr::V6(address)) => format!("http://[{address}]:{port}/"),
-        _ => format!("http://{address}:{port}/"),
-    }
-}
-
-fn all(urls: impl IntoIterator<Item = String>, expected: &str) -> Vec<(String, String)> {
-    urls.into_iter().map(|url| (url, expected.to_owned())).collect()
-}
-
-/// Every address of every pod of `each`, of both families where the cluster has both: same-node and cross-node calls.
-fn pods(stage: &Stage) -> Result<Vec<String>> {
-    let addresses = stage.words(&["pods", "-l", "app=each"], "{.items[*].status.podIPs[*].ip}")?;
-    ensure!(!addresses.is_empty(), "no pod has an address");
-    Ok(addresses.iter().map(|address| url(address, 8080)).collect())
-}
-
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn the_mesh_carries_calls_by_every_kind_of_name_on_the_same_node_and_across() -> Result<()> {
     let _others = among_others();
-    let stage = stage("names", &[CLIENT, EACH, STATEFUL])?;
-    let mut calls = all(pods(&stage)?, " 200");
+    let stage = Stage::ready("names", &[CLIENT, EACH, STATEFUL])?;
+    let mut calls = all(stage.addresses()?, " 200");
     // Each of the services' addresses by name of a port, by number, and to the other port.
     for address in stage.words(&["service", "each"], "{.spec.clusterIPs[*]}")? {
         calls.extend(
@@ -91,13 +60,13 @@ fn the_mesh_carries_calls_by_every_kind_of_name_on_the_same_node_and_across() ->
 fn pods_in_their_nodes_network_stay_outside_reach_and_are_reached_and_strict_pods_refuse_them() -> Result<()> {
     let _others = among_others();
     let port = 20_000 + std::process::id() % 10_000;
-    let stage = stage("hosted", &[CLIENT, EACH, &HOSTED.replace("PORT", &port.to_string())])?;
+    let stage = Stage::ready("hosted", &[CLIENT, EACH, &HOSTED.replace("PORT", &port.to_string())])?;
     stage.label("weft.dev/mesh=enabled")?;
     for app in ["app=each", "app=client"] {
         stage.wait_captured(app, "True")?;
     }
     let service = ["http://each/".to_owned()];
-    let to_pods = || Ok::<_, anyhow::Error>(pods(&stage)?.into_iter().chain(service.clone()));
+    let to_pods = || Ok::<_, anyhow::Error>(stage.addresses()?.into_iter().chain(service.clone()));
     stage.expect("hosted", &all(to_pods()?, "200"))?;
     let hosted = all(["http://hosted/".to_owned()], "hosted 200");
     stage.expect("client", &hosted)?;
@@ -153,7 +122,7 @@ fn node_ports_and_load_balancers_let_the_outside_in_unless_strict_with_both_poli
     let services: Vec<String> =
         policies.iter().map(|(name, word, _)| OUTSIDE.replace("POLICY_WORD", word).replace("POLICY", name)).collect();
     let hosted = HOSTED.replace("PORT", &port.to_string());
-    let stage = stage("outside", &[CLIENT, EACH, &hosted, &services.join("\n")])?;
+    let stage = Stage::ready("outside", &[CLIENT, EACH, &hosted, &services.join("\n")])?;
     for (name, _, address) in policies {
         // What a cloud's controller does.
         let patch = format!("{{\"status\": {{\"loadBalancer\": {{\"ingress\": [{{\"ip\": \"{address}\"}}]}}}}}}");
@@ -181,7 +150,7 @@ fn node_ports_and_load_balancers_let_the_outside_in_unless_strict_with_both_poli
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn udp_is_left_alone_by_service_and_by_address() -> Result<()> {
     let _others = among_others();
-    let stage = stage("udp", &[CLIENT, NAMES])?;
+    let stage = Stage::ready("udp", &[CLIENT, NAMES])?;
     let service = stage.words(&["service", "names"], "{.spec.clusterIP}")?;
     let servers = || {
         Ok::<_, anyhow::Error>(
@@ -209,9 +178,9 @@ fn udp_is_left_alone_by_service_and_by_address() -> Result<()> {
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn a_single_pod_opts_in_and_out_by_its_own_label() -> Result<()> {
     let _others = among_others();
-    let stage = stage("single", &[CLIENT, EACH])?;
+    let stage = Stage::ready("single", &[CLIENT, EACH])?;
     let label = |label: &str| stage.kubectl(&["label", "pods", "-l", "app=client", "--overwrite", label]);
-    let calls = |expected| Ok::<_, anyhow::Error>(all(pods(&stage)?, expected));
+    let calls = |expected| Ok::<_, anyhow::Error>(all(stage.addresses()?, expected));
     label("weft.dev/mesh=enabled")?;
     stage.wait_captured("app=client", "True")?;
     let captured = "{.items[*].status.conditions[?(@.type==\"weft.dev/captured\")].status}";
@@ -239,10 +208,11 @@ fn policies_allow_and_deny_by_identity_on_every_node() -> Result<()> {
     let _others = among_others();
     let stranger = CLIENT.replace("name: client", "name: stranger").replace("app: client", "app: stranger");
     let stranger = stranger.replace("serviceAccountName: client", "serviceAccountName: stranger");
-    let stage = stage("identities", &[CLIENT, &stranger, EACH])?;
+    let stage = Stage::ready("identities", &[CLIENT, &stranger, EACH])?;
     stage.enroll()?;
     let by_service = "http://each/".to_owned();
-    let calls = |expected| Ok::<_, anyhow::Error>(all(pods(&stage)?.into_iter().chain([by_service.clone()]), expected));
+    let calls =
+        |expected| Ok::<_, anyhow::Error>(all(stage.addresses()?.into_iter().chain([by_service.clone()]), expected));
     for (action, of_client, of_stranger) in [("Allow", "200", NONE), ("Deny", NONE, "200")] {
         stage.apply(&format!(
             "apiVersion: weft.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: each}}\nspec:\n  action: {action}\n  targetRefs: \

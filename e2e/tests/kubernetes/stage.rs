@@ -1,14 +1,30 @@
 //! A namespace of its own in the cluster of $KUBECONFIG, and kubectl.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use weft_testkit::wait;
 
 /// How long anything may take on a busy machine: an image is there already, so a pod starts within seconds.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// What `curl` says when it got no answer.
+pub(crate) const NONE: &str = "000";
+
+pub(crate) fn url(address: &str, port: u16) -> String {
+    match address.parse() {
+        Ok(IpAddr::V6(address)) => format!("http://[{address}]:{port}/"),
+        _ => format!("http://{address}:{port}/"),
+    }
+}
+
+/// Calls that shall all end the same way.
+pub(crate) fn all(urls: impl IntoIterator<Item = String>, expected: &str) -> Vec<(String, String)> {
+    urls.into_iter().map(|url| (url, expected.to_owned())).collect()
+}
 
 /// kubectl, or what $WEFT_KUBECTL says (`weft-cluster kubectl`).
 fn kubectl() -> Command {
@@ -25,10 +41,15 @@ fn kubectl() -> Command {
 /// # Errors
 /// It fails, with its words.
 pub(crate) fn run(arguments: &[&str], input: &str) -> Result<String> {
+    run_with(arguments, input.as_bytes())
+}
+
+/// The same with any bytes.
+pub(crate) fn run_with(arguments: &[&str], input: &[u8]) -> Result<String> {
     let mut command = kubectl();
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
-    child.stdin.take().context("piped")?.write_all(input.as_bytes())?;
+    child.stdin.take().context("piped")?.write_all(input)?;
     let output = child.wait_with_output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if !output.status.success() {
@@ -52,6 +73,17 @@ impl Stage {
             stage.kubectl(&["get", "serviceaccount", "default"])
         })?;
         stage.apply(objects)?;
+        Ok(stage)
+    }
+
+    /// The same, and waits until all of it runs.
+    pub(crate) fn ready(name: &str, objects: &[&str]) -> Result<Self> {
+        let stage = Self::new(name, &objects.join("\n"))?;
+        for kind in ["deployment", "daemonset", "statefulset"] {
+            for object in stage.words(&[kind], "{.items[*].metadata.name}")? {
+                stage.kubectl(&["rollout", "status", &format!("{kind}/{object}"), "--timeout=90s"])?;
+            }
+        }
         Ok(stage)
     }
 
@@ -117,6 +149,13 @@ impl Stage {
     pub(crate) fn words(&self, what: &[&str], path: &str) -> Result<Vec<String>> {
         let text = self.kubectl(&[&["get"], what, &["-o", &format!("jsonpath={path}")]].concat())?;
         Ok(text.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Every address of every pod of `each`, of both families where the cluster has both: same-node and cross-node calls.
+    pub(crate) fn addresses(&self) -> Result<Vec<String>> {
+        let addresses = self.words(&["pods", "-l", "app=each"], "{.items[*].status.podIPs[*].ip}")?;
+        ensure!(!addresses.is_empty(), "no pod has an address");
+        Ok(addresses.iter().map(|address| url(address, 8080)).collect())
     }
 
     /// Until the pods with this label say that they are captured, or (`False`) that they are not.
