@@ -96,19 +96,23 @@ images: ## the images of Weft as OCI archives in target/images (release build, n
 # On which cluster `make e2e` runs: the local one, or kind's (Docker; e2e/kind/run says what it wants).
 PROVIDER ?= local
 
+# The local cluster's shape: iptables, nftables (kube-proxy's modes) or dual-stack (IPv6 beside IPv4). `make cluster-down` before another one.
+MODE ?= iptables
+SHAPE = $(if $(filter dual-stack,$(MODE)),--dual-stack,--proxy $(MODE))
+
 # Where the local cluster lives: programs (built once), images, clusters.
 CLUSTER = $(TARGET)/debug/weft-cluster --folder $(TARGET)/cluster
 
 cluster-up: ## a real Kubernetes cluster of three nodes on this machine (root; Go builds it the first time, 7 to 14 minutes)
 	@.ci/setup cluster
 	cargo build --locked -p weft-cluster
-	$(CLUSTER) up
+	$(CLUSTER) up $(SHAPE)
 
 cluster-down: ## end it; nothing is left but what was built
 	cargo build --locked -p weft-cluster
 	$(CLUSTER) down
 
-e2e: e2e-$(PROVIDER) ## Weft on Kubernetes: images, `weft install`, then the tests of e2e/tests/kubernetes (PROVIDER=local or kind)
+e2e: e2e-$(PROVIDER) ## Weft on Kubernetes: images, `weft install`, then the tests of e2e/tests/kubernetes (PROVIDER=local or kind; MODE=iptables, nftables, dual-stack)
 
 e2e-local: cluster-up
 	cargo build $(WORKSPACE) --bins --profile quick
