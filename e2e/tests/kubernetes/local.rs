@@ -11,7 +11,7 @@ use crate::stage::Load;
 use crate::{alone, shop};
 
 /// Longer than a watch, a probe or a lease may be late; agents and control plane have to live with it.
-const AWAY: Duration = Duration::from_secs(120);
+const AWAY: Duration = Duration::from_secs(20);
 
 /// `weft-cluster` with its options, as words; none where the cluster is somebody else's.
 pub(crate) fn cluster() -> Option<Vec<String>> {
