@@ -124,9 +124,12 @@ mod tests {
             .iter()
             .filter_map(|volume| volume["hostPath"]["path"].as_str())
             .collect();
-        assert_eq!(paths, ["/home/kubernetes/bin", "/etc/cni/net.d"]);
+        assert_eq!(paths, ["/home/kubernetes/bin", "/etc/cni/net.d", "/run/weft"]);
         assert_eq!(pod["imagePullSecrets"][0]["name"], "registry");
-        assert_eq!(pod["initContainers"][0]["args"], serde_json::json!(["cni-install", "--remove"]));
+        assert_eq!(
+            pod["initContainers"][0]["args"],
+            serde_json::json!(["cni-install", "--remove", "--empty=/run/weft"])
+        );
         for containers in ["initContainers", "containers"] {
             assert_eq!(pod[containers][0]["image"], "registry/agent:1");
         }

@@ -59,7 +59,7 @@ impl Drop for Helm {
     }
 }
 
-/// Everything of Weft in the cluster, by name, and in the nodes' files of CNI.
+/// Everything of Weft in the cluster, by name, and the nodes' files of CNI and of the agents.
 fn left(local: &[String]) -> Result<Vec<String>> {
     let kinds = "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings,validatingadmissionpolicies,\
                  validatingadmissionpolicybindings";
@@ -70,7 +70,8 @@ fn left(local: &[String]) -> Result<Vec<String>> {
         .collect();
     let nodes = run(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"], "")?;
     for node in nodes.split_whitespace() {
-        let script = "ls -d /opt/cni/bin/weft* 2>/dev/null; grep -l weft /etc/cni/net.d/*; true";
+        let script =
+            "ls -d /opt/cni/bin/weft* 2>/dev/null; grep -l weft /etc/cni/net.d/*; find /run/weft -mindepth 1; true";
         found.extend(
             on_cluster(local, &["exec", node, "sh", "-c", script])?.lines().map(|file| format!("{node}:{file}")),
         );

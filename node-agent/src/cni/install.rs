@@ -54,6 +54,9 @@ pub struct CniInstallOptions {
     /// With --remove: then wait for a signal, as the pods of a DaemonSet must.
     #[arg(long, requires = "remove")]
     pub stay: bool,
+    /// With --remove: empty this directory as well, such as the one in which the halves of an agent met that is gone for good.
+    #[arg(long, requires = "remove", value_name = "PATH")]
+    pub empty: Option<PathBuf>,
 }
 
 /// Why it ends, or tries again.
@@ -182,9 +185,26 @@ pub fn remove(options: &CniInstallOptions) -> Result<(), CniInstallError> {
         }
     }
     let program = options.programs.join(TYPE);
-    match fs::remove_file(&program) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&program)(error)),
-        _ => Ok(()),
+    gone(fs::remove_file(&program)).map_err(failed(&program))?;
+    options.empty.as_deref().map_or(Ok(()), empty)
+}
+
+/// The directory itself stays: it is a mount point here.
+fn empty(directory: &Path) -> Result<(), CniInstallError> {
+    for entry in fs::read_dir(directory).map_err(failed(directory))? {
+        let entry = entry.map_err(failed(directory))?;
+        let path = entry.path();
+        let is_directory = entry.file_type().map_err(failed(&path))?.is_dir();
+        gone(if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }).map_err(failed(&path))?;
+    }
+    Ok(())
+}
+
+/// What is not there needs no removal.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -26,6 +26,7 @@ fn node() -> Node {
         own_namespace: Some("mesh".to_owned()),
         remove: false,
         stay: false,
+        empty: None,
     };
     Node { folder, options }
 }
@@ -128,4 +129,24 @@ fn a_node_without_network_and_one_that_cannot_chain_are_left_alone() {
     node.write("20-new.conflist", LIST);
     assert!(matches!(install(&node.options), Err(CniInstallError::Unusable { .. })));
     assert_eq!(node.plugins("20-new.conflist"), ["ptp"]);
+}
+
+#[test]
+fn what_the_halves_left_goes_only_where_that_is_asked() {
+    let mut node = node();
+    let run = node.folder.path().join("run");
+    fs::create_dir_all(run.join("last-good")).unwrap();
+    fs::write(run.join("last-good/1"), "").unwrap();
+    fs::write(run.join("capture-status.json"), "").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(run.join("cni.sock")).unwrap();
+    // A link leads elsewhere, and what is there stays.
+    std::os::unix::fs::symlink(node.folder.path().join("net.d"), run.join("link")).unwrap();
+    node.write("10-pods.conflist", LIST);
+    remove(&node.options).unwrap();
+    assert!(run.join("cni.sock").exists());
+    node.options.empty = Some(run.clone());
+    remove(&node.options).unwrap();
+    remove(&node.options).unwrap();
+    assert_eq!(fs::read_dir(&run).unwrap().count(), 0);
+    assert_eq!(node.names(), ["10-pods.conflist"]);
 }
