@@ -136,8 +136,9 @@ impl<O: PodObserver> Dispatcher<O> {
                     tracing::info!("capture half is there");
                 }
                 self.forget_unnamed();
-                if !self.served.load().is_complete() {
-                    self.served.update(Served::completed);
+                let served = self.served.load();
+                if !served.is_complete() || !served.is_in_touch() {
+                    self.served.update(|served| served.completed().in_touch(true));
                 }
                 self.first_snapshot = None;
             }
@@ -162,6 +163,9 @@ impl<O: PodObserver> Dispatcher<O> {
                     tracing::warn!(reason, "capture half is away; pods are served with what is there");
                 }
                 self.away = Some(reason);
+                if self.served.load().is_in_touch() {
+                    self.served.update(|served| served.in_touch(false));
+                }
                 self.asked.clear();
                 self.named.clear();
             }

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, io, os::fd::OwnedFd, sync::Arc, time::Duration}
 use socket2::SockRef;
 
 use super::{
+    closing::take_new_again,
     connections,
     diag::TcpSocket,
     mark::{HBONE_PORT, listen_address},
@@ -76,7 +77,10 @@ pub(super) fn open(claim: &Claim, workers: usize, ipv6: Ipv6) -> Result<Listener
     let mut kept = Vec::new();
     for ((tag, socket), verdict) in claim.iter().zip(&verdicts) {
         match verdict {
-            Verdict::Keep => kept.push(Listener { tag: *tag, socket: socket.clone() }),
+            Verdict::Keep => {
+                take_new_again(socket);
+                kept.push(Listener { tag: *tag, socket: socket.clone() });
+            }
             Verdict::Replace(why) | Verdict::Close(why) => {
                 tracing::warn!(?tag, ?verdict, why, "a listener that a proxy holds is not as it was made");
             }

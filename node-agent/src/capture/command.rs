@@ -8,6 +8,7 @@ use std::{
 
 use clap::Args;
 use thiserror::Error;
+use tokio::time::sleep;
 use weft_runtime::signals::Signals;
 
 use super::{
@@ -26,6 +27,9 @@ use crate::{
 
 /// The user that the proxy half becomes when started as root: nobody's, as the default of its --run-as.
 const PROXY_UID: u32 = 65534;
+
+/// How often a successor looks whether its time has come: proxies that lost their capture half try to reach one as often.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Settings of the capture half.
 #[derive(Args, Clone, Debug)]
@@ -63,6 +67,10 @@ pub struct CaptureOptions {
     /// Lock file of the iptables programs.
     #[arg(long, default_value = "/run/weft/xtables.lock", value_name = "FILE")]
     pub xtables_lock: PathBuf,
+    /// Where another capture half runs on this node, wait for its end and take over from it; without it that is an error. For an upgrade
+    /// in which the new agent starts beside the old one.
+    #[arg(long)]
+    pub succeed: bool,
     /// Workers to make listeners for until a proxy says how many it has.
     #[arg(long, default_value_t = 1, value_name = "COUNT")]
     pub initial_workers: usize,
@@ -168,19 +176,41 @@ pub fn run(node: &str, handover: &Path, options: &CaptureOptions, status: Status
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
+        let mut signals = Signals::new()?;
         // Before giving up CAP_CHOWN, which the owner of the socket file may need.
-        let server = HandoverServer::bind(settings.handover.clone())?;
+        let server = tokio::select! {
+            server = bind(&settings.handover, options.succeed) => server?,
+            signal = signals.next() => {
+                tracing::info!(%signal, "ending, and never took over");
+                return Ok(());
+            }
+        };
         let missing = privileges::keep_only_needed()?;
         if !missing.is_empty() {
             tracing::info!(?missing, "runs without these capabilities; needed in special cases only, or refused below");
         }
-        let mut signals = Signals::new()?;
         let memory = settings.handover.path.with_file_name("last-good");
         let (_source, wanted) = DirectorySource::start(&options.source, &memory, &settings.node).await?;
         let stop = async { tracing::info!(signal = %signals.next().await, "ending") };
         serve(settings, server, wanted, status, stop).await?;
         Ok(())
     })
+}
+
+/// The socket of this node's only capture half; with `succeed` as soon as the one before has ended.
+async fn bind(settings: &HandoverSettings, succeed: bool) -> Result<HandoverServer, BindError> {
+    let mut waiting = false;
+    loop {
+        match HandoverServer::bind(settings.clone()) {
+            Err(BindError::InUse(path)) if succeed => {
+                if !std::mem::replace(&mut waiting, true) {
+                    tracing::info!(handover = %path.display(), "another capture half runs on this node: taking over when it ends");
+                }
+                sleep(LOOK).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn directory(text: &str) -> Result<PathBuf, String> {
@@ -191,4 +221,26 @@ fn directory(text: &str) -> Result<PathBuf, String> {
 fn octal(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.ok_or_else(|| format!("{text:?}: expected permissions such as 660"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{BindError, HandoverServer, HandoverSettings, bind};
+
+    #[tokio::test]
+    async fn a_successor_waits_for_the_end_of_the_one_before_and_anybody_else_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("handover.sock");
+        let settings = HandoverSettings { path, mode: 0o600, owner: None, allowed: Vec::new() };
+        let old = HandoverServer::bind(settings.clone()).unwrap();
+        assert!(matches!(bind(&settings, false).await, Err(BindError::InUse(_))));
+        let successor = bind(&settings, true);
+        tokio::pin!(successor);
+        let waited = tokio::time::timeout(Duration::from_millis(200), &mut successor).await;
+        assert!(waited.is_err(), "while the other one lives");
+        drop(old);
+        successor.await.unwrap();
+    }
 }

@@ -11,6 +11,7 @@
 //! | [`netns`], `placing` | a thread inside a pod's namespace; where that is, when nobody says it |
 //! | `cni`, `told` | where the CNI plugin asks; what it told, and what it is answered (pure) |
 //! | [`socket`], [`batch`], `adopt` | listeners and dial sockets; listeners that a proxy brings back |
+//! | `farewell`, `closing` | when this half may end; listeners that let nobody in any more (pure, and not) |
 //! | [`diag`], [`connections`], [`join`] | connections that are already there; joining and leaving |
 //! | [`alarm`] | the kernel's word that rules or routes have changed |
 //! | `held`, `order`, `pod` | one pod's namespace, what is told and told back, the task |
@@ -21,12 +22,14 @@
 mod adopt;
 pub mod alarm;
 pub mod batch;
+mod closing;
 mod cni;
 pub mod command;
 pub mod compare;
 pub mod connections;
 pub mod course;
 pub mod diag;
+mod farewell;
 pub mod guard;
 mod held;
 pub mod install;

@@ -11,12 +11,13 @@ use std::{
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
 pub use super::settings::{CaptureSettings, STATUS_FILE};
 use super::{
     cni::CniServer,
+    farewell::{Farewell, Step},
     install::{InstallError, Installer},
     placing::Placer,
     probes::server::{ProbeServer, ProbeServerError},
@@ -31,6 +32,9 @@ use crate::{
 
 /// Releases and appearances of proxies are looked at this often; everything else is an event.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether this half may end, once it is told to.
+const FAREWELL: Duration = Duration::from_millis(20);
 
 /// Why the capture half cannot start or go on.
 #[derive(Debug, Error)]
@@ -107,9 +111,16 @@ pub async fn serve(
     let mut list: Arc<Vec<PodSpec>> = Arc::default();
     let (mut listed, mut placer, mut placed) = (false, Placer::default(), Vec::new());
     let mut desk = Desk::default();
+    let mut farewell: Option<Farewell> = None;
     loop {
+        match farewell.as_mut().map(|farewell| farewell.step(steward.proxies(), Instant::now())) {
+            Some(Step::End) => break,
+            Some(Step::Close) => steward.close_listeners(),
+            Some(Step::Wait) | None => {}
+        }
         tokio::select! {
-            () = &mut stop => break,
+            () = &mut stop, if farewell.is_none() => farewell = Some(Farewell::begin(Instant::now())),
+            () = sleep(FAREWELL), if farewell.is_some() => {}
             changed = wanted.changed() => {
                 changed.map_err(|_| CaptureFailure::SourceEnded)?;
                 list = wanted.borrow_and_update().clone();

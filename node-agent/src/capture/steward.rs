@@ -11,6 +11,8 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
     adopt::Claim,
+    closing::take_no_new,
+    farewell::Proxies,
     install::Installer,
     join::CaptureError,
     order::{Command, Left, PodSettings, Report},
@@ -439,6 +441,21 @@ impl Steward {
             Err(error) => tracing::debug!(path = %path.display(), %error, "cannot write the state"),
         }
         self.shown = now;
+    }
+
+    pub(super) fn proxies(&self) -> Proxies {
+        Proxies { serving: self.hub.is_served(), draining: self.hub.has_draining() }
+    }
+
+    /// Nobody stands in for this agent: whoever connects from now on is to try again, and the proxy empties the queues.
+    pub(super) fn close_listeners(&self) {
+        let offered = self.pods.values().filter_map(|pod| pod.offered.as_ref());
+        for listener in offered.flat_map(|(_, listeners)| &listeners.all) {
+            if let Err(error) = take_no_new(&listener.socket) {
+                tracing::warn!(%error, "connections that begin in this moment are reset");
+                return;
+            }
+        }
     }
 
     /// The orderly end. Pods that leave are let go at once: nobody selects them any more, and closed behind an agent that went for good

@@ -33,9 +33,13 @@ pub struct ProxyOptions {
     /// One line per connection on standard output.
     #[arg(long, value_enum, default_value = "text")]
     pub access_log: LogFormat,
-    /// How long live connections may go on after SIGTERM.
+    /// How long live connections may go on after SIGTERM, once a successor serves the pods.
     #[arg(long, default_value = "25s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub drain_deadline: Duration,
+    /// The same where no successor is there: new connections wait for one meanwhile, and Kubernetes begins it only when this one has
+    /// ended. Default: --drain-deadline.
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub drain_deadline_alone: Option<Duration>,
     /// How long a TCP connection may take to be set up.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub connect_timeout: Duration,

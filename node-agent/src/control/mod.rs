@@ -6,6 +6,7 @@ mod condition;
 mod ejections;
 mod metrics;
 mod pages;
+mod parting;
 mod plane;
 mod proxy_half;
 mod report;

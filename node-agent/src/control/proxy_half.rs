@@ -37,6 +37,7 @@ use super::condition::CaptureMetrics;
 use super::ejections::EjectionMetrics;
 use super::metrics::PlaneMetrics;
 use super::pages::{HANDOVER, Pages};
+use super::parting::{Parting, part};
 use super::plane::ControlPlane;
 use super::report::report;
 use super::sections::{Sources, register};
@@ -122,6 +123,7 @@ pub async fn run_proxy(
         control_plane: options.control_plane.xds_address.to_string(),
     };
     let admin = register(Admin::new(readiness.clone(), registry).logging(logging), &sources);
+    let parted = served.clone();
     let (page_drain, page_watch) = drain::channel();
     tasks.spawn_local(pages.serve(admin, readiness.clone(), served.clone(), page_watch));
 
@@ -143,7 +145,10 @@ pub async fn run_proxy(
 
     let ended = wait_for_the_end(&mut signals, &mut tasks, &mut threads).await;
     draining.cancel();
-    finish(threads, workers, options.drain_deadline).await;
+    let parting = part(parted).await;
+    tracing::info!(?parting, "finishing what is open");
+    let patience = parting.patience(options.drain_deadline, options.drain_deadline_alone);
+    finish(threads, workers, parting, patience).await;
     tasks.shutdown().await;
     drop((telemetry, environment));
     let _outcome = page_drain.drain(std::time::Duration::from_secs(1)).await;
@@ -205,6 +210,9 @@ fn follow_plane(
     tasks.spawn_local(keep_trust(store.clone(), plane.learnt.clone(), plane.root_files.clone(), status.clone()));
     registry.register(|registry| registry.register_collector(Box::new(PlaneMetrics(status.clone()))));
 }
+
+/// How long workers may take to empty the listeners' queues before they drain: the capture half has let nobody into these for a while.
+const LAST_OF_THE_QUEUES: std::time::Duration = std::time::Duration::from_millis(100);
 
 type Workers = (Vec<Thread<()>>, Vec<mpsc::UnboundedSender<WorkerCommand>>);
 
@@ -305,8 +313,15 @@ async fn wait_for_the_end(
 async fn finish(
     threads: Vec<Thread<()>>,
     workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+    parting: Parting,
     patience: std::time::Duration,
 ) {
+    if parting == Parting::Alone {
+        for worker in &workers {
+            let _ended = worker.send(WorkerCommand::Close);
+        }
+        tokio::time::sleep(LAST_OF_THE_QUEUES).await;
+    }
     let deadline = Instant::now() + patience;
     for worker in &workers {
         // A worker that ended already has nothing to drain.

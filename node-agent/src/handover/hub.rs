@@ -126,6 +126,18 @@ impl Hub {
         self.sessions.get(&id).is_some_and(|session| session.workers.is_some())
     }
 
+    /// Whether a proxy is there that takes what is new.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.newest.is_some()
+    }
+
+    /// Whether a proxy is there that has said that it ends.
+    #[must_use]
+    pub fn has_draining(&self) -> bool {
+        self.sessions.values().any(|session| session.draining)
+    }
+
     /// How many proxies are connected.
     #[must_use]
     pub fn proxies(&self) -> usize {

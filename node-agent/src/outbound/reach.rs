@@ -3,10 +3,11 @@
 //!
 //! - At most [`ATTEMPTS`] endpoints, and nothing begins any more after `connect_timeout`.
 //! - An attempt without an answer after `attempt_patience` is given up if another endpoint may do, and else waited for.
-//! - A peer agent that did not answer (`tunnel_connect_timeout`) and is the only one is dialled again.
+//! - A peer agent that did not answer (`tunnel_connect_timeout`) or whose port is closed, and that is the only one, is dialled again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_hbone::Patience;
@@ -26,6 +27,9 @@ use crate::worker::shard::{Pod, Shard};
 /// Endpoints that are tried for one connection. With one of ten dead, three miss one time in a thousand; more would only
 /// make a client wait that has better things to do.
 const ATTEMPTS: usize = 3;
+
+/// Rest before an agent is dialled again whose port was closed: a fraction of the second or three that a replacement takes.
+const REFUSED_REST: Duration = Duration::from_millis(200);
 
 /// A connection that stands.
 pub(super) struct Reached {
@@ -52,7 +56,10 @@ impl Tried {
     fn note(&mut self, decision: &Decision, failure: &Failure) {
         let whom = decision.workload().map(|workload| format!("{}/{}: ", workload.namespace, workload.name));
         let detail = failure.detail.as_ref().map(|detail| format!(": {detail}"));
-        self.story.push([whom.unwrap_or_default(), failure.reason.to_string(), detail.unwrap_or_default()].concat());
+        let words = [whom.unwrap_or_default(), failure.reason.to_string(), detail.unwrap_or_default()].concat();
+        if self.story.last() != Some(&words) {
+            self.story.push(words);
+        }
         self.first.get_or_insert_with(|| failure.clone());
     }
 
@@ -83,9 +90,8 @@ pub(super) async fn reach(shard: &Shard, pod: &Pod, live: &Live, original: Origi
         let decision = attempt.ask(&tried.exclude);
         // Nothing is left to try: what the endpoints said tells more than that there are no others.
         if let (Decision::Refuse(_), Some(first)) = (&decision, tried.first.clone()) {
-            if !attempt.may_repeat(&first) {
-                return Err(tried.end(first));
-            }
+            let Some(pause) = attempt.repeats_after(&first) else { return Err(tried.end(first)) };
+            tokio::time::sleep(pause).await;
             tried.exclude.clear();
             continue;
         }
@@ -110,8 +116,13 @@ pub(super) async fn reach(shard: &Shard, pod: &Pod, live: &Live, original: Origi
         }
         match decision.endpoint().filter(|_| try_another) {
             Some(endpoint) => tried.exclude.push(endpoint.clone()),
-            None if attempt.may_repeat(&failure) => continue,
-            None => return Err(tried.end(failure)),
+            None => match attempt.repeats_after(&failure) {
+                Some(pause) => {
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                None => return Err(tried.end(failure)),
+            },
         }
         if tried.exclude.len() >= ATTEMPTS || Instant::now() >= deadline {
             return Err(tried.end(failure));
@@ -128,9 +139,15 @@ impl Attempt<'_> {
         })
     }
 
-    /// Whether to dial a peer again that did not answer: a SYN may be lost, and there is nobody else.
-    fn may_repeat(&self, failure: &Failure) -> bool {
-        failure.reason == Reason::TunnelTimeout && Instant::now() < self.deadline
+    /// Whether, and after which rest, to dial a peer again when there is nobody else: a SYN may be lost, and an agent that is
+    /// replaced is back in a moment.
+    fn repeats_after(&self, failure: &Failure) -> Option<Duration> {
+        let rest = match failure.reason {
+            Reason::TunnelTimeout => Duration::ZERO,
+            Reason::TunnelRefused => REFUSED_REST,
+            _ => return None,
+        };
+        (Instant::now() + rest < self.deadline).then_some(rest)
     }
 
     /// Whether an attempt that takes long shall end now: another endpoint may do, or it is late for everything.

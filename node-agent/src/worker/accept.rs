@@ -32,7 +32,7 @@ const REST: Duration = Duration::from_millis(50);
 /// Ends one listener.
 #[derive(Debug, Clone)]
 pub struct Ends {
-    /// Another listener stands in its place. What waits in the queue of this one is still taken: the kernel would reset it.
+    /// Another listener stands in its place, or none ever will. What waits in the queue of this one is still taken: the kernel would reset it.
     pub replaced: CancellationToken,
     /// This agent takes nothing new. The queue is left alone: the capture half holds the same listener open for a successor.
     pub retired: CancellationToken,
@@ -82,13 +82,30 @@ pub async fn accept_all(listener: TcpListener, ends: Ends, gate: Gate, take: imp
             yield_now().await;
         }
     }
-    // Unconstrained: tokio's budget would make a long queue look empty.
-    while let Some(Ok((stream, client))) = unconstrained(listener.accept()).now_or_never() {
+    for (stream, client) in waiting(listener) {
         match gate.judge(&stream, client.ip()) {
             Verdict::Shed(reason) => gate.shed(stream, client, reason),
             Verdict::Take | Verdict::Wait => take(stream, client, gate.begin(client.ip())),
         }
     }
+}
+
+/// Whoever waits in the queue of a listener that ends. Asked of the kernel: tokio would call a queue empty of which it has not heard yet.
+fn waiting(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let listener = listener.into_std();
+    std::iter::from_fn(move || {
+        let listener = listener.as_ref().ok()?;
+        loop {
+            match listener.accept() {
+                Ok((stream, client)) => {
+                    stream.set_nonblocking(true).ok()?;
+                    return Some((TcpStream::from_std(stream).ok()?, client));
+                }
+                Err(error) if concerns_one(&error) => {}
+                Err(_empty) => return None,
+            }
+        }
+    })
 }
 
 /// Waits for a while where the pod has too many set-ups in hand; says why the connection must be shed, if it must.

@@ -81,6 +81,8 @@ pub enum WorkerCommand {
     Given(Given),
     /// Take nothing new, for any pod, until it is added again.
     Retire,
+    /// Empty the listeners of every pod and close them: nobody keeps them for a successor.
+    Close,
     /// Take nothing new, finish what is there, cut the rest at the deadline, then end.
     Drain {
         /// When.
@@ -238,6 +240,7 @@ impl Worker {
             // Whoever asked may have gone meanwhile.
             WorkerCommand::Connections(reply) => drop(reply.send(self.shard.connections.rows())),
             WorkerCommand::Retire => self.retire(),
+            WorkerCommand::Close => self.pods.values().for_each(|attendance| attendance.replaced.cancel()),
             WorkerCommand::Drain { deadline } => {
                 self.retire();
                 self.draining = true;

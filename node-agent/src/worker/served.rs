@@ -44,6 +44,7 @@ pub struct Served {
     by_workload: HashMap<Uid, PodUid>,
     complete: bool,
     retired: bool,
+    in_touch: bool,
     condition: Arc<Condition>,
 }
 
@@ -71,6 +72,18 @@ impl Served {
     #[must_use]
     pub fn retired(&self) -> Self {
         Self { retired: true, ..self.clone() }
+    }
+
+    /// The capture half is there, and has named its pods.
+    #[must_use]
+    pub fn is_in_touch(&self) -> bool {
+        self.in_touch
+    }
+
+    /// With the capture half there, or away.
+    #[must_use]
+    pub fn in_touch(&self, in_touch: bool) -> Self {
+        Self { in_touch, ..self.clone() }
     }
 
     /// How it stands with the capture of this node's pods, by the capture half's word.

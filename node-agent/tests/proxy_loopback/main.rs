@@ -5,6 +5,7 @@
 
 mod attacks;
 mod certificates;
+mod ends;
 #[path = "../common/issuer.rs"]
 mod issuer;
 mod limits;
@@ -18,20 +19,18 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
-use tokio::time::Instant;
 use weft_hbone::{Authority, ConnectHead, OpenError, client};
 use weft_identity::tls;
 use weft_model::authz::{Action, Group, Match, Mode, Policy, PolicyKey, Rule, Scope};
 use weft_model::change::Resource;
 use weft_model::workload::TunnelProtocol;
 use weft_model::{Reason, SpiffeId};
-use weft_node_agent::handover::WorkerListeners;
 use weft_node_agent::pods::PodUid;
 use weft_node_agent::telemetry::{Direction, Security};
 use weft_node_agent::worker::run::WorkerCommand;
 use weft_node_agent::worker::shard::SOURCE_PORTS;
 
-use world::{APP_PORT, Agent, SERVICE_PORT, World, app, call, listener, soon};
+use world::{APP_PORT, Agent, SERVICE_PORT, World, app, call, soon};
 
 const WEB: u8 = 1;
 const CART: u8 = 2;
@@ -301,7 +300,9 @@ async fn the_next_endpoint_is_tried_when_one_does_not_answer() {
 #[tokio::test]
 async fn without_any_endpoint_the_first_failure_is_told() {
     local(async {
-        let mut pair = two_nodes();
+        let mut world = World::new();
+        world.connect_timeout = Duration::from_millis(500);
+        let mut pair = two_nodes_of(world);
         let dead = [pair.world.workload("cart1", CART2), pair.world.workload("cart2", CART2 + 1)];
         pair.world.apply(dead.map(Resource::Workload));
         is_reset(&mut pair.call().await).await;
@@ -437,87 +438,6 @@ async fn a_pod_that_goes_takes_its_connections_with_it() {
         is_reset(&mut server).await;
         assert_eq!(pair.world.record(Direction::Inbound).await.reason, Some(Reason::WorkloadGone));
         is_reset(&mut pair.call().await).await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_drain_lets_connections_end_until_the_deadline() {
-    local(async {
-        let mut pair = two_nodes();
-        let app = pair.app().await;
-        let (mut short, mut short_server) = pair.joined(&app).await;
-        let (mut long, _long_server) = pair.joined(&app).await;
-        let deadline = Instant::now() + Duration::from_millis(400);
-        pair.cart.commands.send(WorkerCommand::Drain { deadline }).unwrap();
-        short_server.write_all(b"last words").await.unwrap();
-        drop(short_server);
-        let mut words = Vec::new();
-        soon(short.read_to_end(&mut words)).await.unwrap();
-        assert_eq!(words, b"last words");
-        drop(short);
-        is_reset(&mut long).await;
-        assert!(Instant::now() >= deadline);
-        soon(&mut pair.cart.task).await.unwrap();
-        let ends =
-            [pair.world.record(Direction::Inbound).await.reason, pair.world.record(Direction::Inbound).await.reason];
-        assert_eq!(ends, [None, Some(Reason::Draining)]);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_drain_ends_at_once_when_nothing_is_open() {
-    local(async {
-        let mut pair = two_nodes();
-        let app = pair.app().await;
-        drop(pair.joined(&app).await);
-        let begin = Instant::now();
-        let deadline = begin + Duration::from_secs(30);
-        pair.cart.commands.send(WorkerCommand::Drain { deadline }).unwrap();
-        soon(&mut pair.cart.task).await.unwrap();
-        pair.web.commands.send(WorkerCommand::Drain { deadline }).unwrap();
-        soon(&mut pair.web.task).await.unwrap();
-        assert!(begin.elapsed() < Duration::from_secs(5));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_successor_takes_the_queue_while_the_retired_one_finishes() {
-    local(async {
-        let mut world = World::new();
-        let mut outside = world.workload("cart1", CART);
-        outside.tunnel = TunnelProtocol::None;
-        let web_pod = world.workload("web", WEB);
-        let service = world.cart(VIP);
-        world.apply([Resource::Workload(outside), Resource::Workload(web_pod.clone()), Resource::Service(service)]);
-        let app = app(world.at(CART, APP_PORT)).await;
-        // The capture half holds the listener open over both.
-        let held = listener(world.at(VIP, SERVICE_PORT));
-        let copy = || WorkerListeners { outbound: vec![held.try_clone().unwrap()], ..WorkerListeners::default() };
-        let (mut old, mut new) = (world.agent("node-a"), world.agent("node-a"));
-        old.serve_at(&web_pod, copy());
-        let mut before = call(world.ip(WEB), world.at(VIP, SERVICE_PORT)).await;
-        let (mut before_server, _) = soon(app.accept()).await.unwrap();
-        old.commands.send(WorkerCommand::Retire).unwrap();
-        old.commands.send(WorkerCommand::Drain { deadline: Instant::now() + world::SOON }).unwrap();
-        let (reply, rows) = tokio::sync::oneshot::channel();
-        old.commands.send(WorkerCommand::Connections(reply)).unwrap();
-        assert_eq!(soon(rows).await.unwrap().len(), 1);
-        // Completes in the kernel's queue.
-        let mut between = call(world.ip(WEB), world.at(VIP, SERVICE_PORT)).await;
-        new.serve_at(&web_pod, copy());
-        let (mut between_server, _) = soon(app.accept()).await.unwrap();
-        for (client, server) in [(&mut before, &mut before_server), (&mut between, &mut between_server)] {
-            server.write_all(b"!").await.unwrap();
-            assert_eq!(soon(client.read_u8()).await.unwrap(), b'!');
-        }
-        assert!(!old.task.is_finished());
-        drop(before_server);
-        assert_eq!(soon(before.read(&mut [0])).await.unwrap(), 0);
-        drop(before);
-        soon(&mut old.task).await.unwrap();
     })
     .await;
 }

@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) limits: Limits,
     /// Of agents that are started from now on: for how long a peer may take to introduce itself.
     pub(crate) handshake_timeout: Duration,
+    /// Of agents that are started from now on: how long the way to a peer is looked for.
+    pub(crate) connect_timeout: Duration,
 }
 
 /// One worker of one agent.
@@ -75,9 +77,9 @@ impl World {
         let issuer = Arc::new(issuer);
         let (mesh, reader) = channel(Mesh::default());
         let (telemetry, records) = Telemetry::new();
-        let handshake_timeout = ProxySettings::default().handshake_timeout;
+        let ProxySettings { handshake_timeout, connect_timeout, .. } = ProxySettings::default();
         let (seen, limits) = (Vec::new(), Limits::default());
-        Self { net, mesh, reader, issuer, telemetry, records, seen, limits, handshake_timeout }
+        Self { net, mesh, reader, issuer, telemetry, records, seen, limits, handshake_timeout, connect_timeout }
     }
 
     /// The `last`-th address.
@@ -136,6 +138,7 @@ impl World {
             workload_wait: Duration::from_secs(2),
             limits: self.limits.clone(),
             handshake_timeout: self.handshake_timeout,
+            connect_timeout: self.connect_timeout,
             ..ProxySettings::default()
         };
         let environment = Environment {
