@@ -7,10 +7,10 @@ use serde_json::Value;
 use weft_kubernetes::Cluster;
 
 use super::connect::with;
+use super::look::look;
 use super::manifests;
 use super::options::CheckOptions;
 use super::pods::{Membership, Row, rows};
-use super::rollout::missing;
 use crate::format::Format;
 use crate::output::{self, Field, Tone};
 
@@ -77,7 +77,7 @@ async fn installed(cluster: &Cluster) -> anyhow::Result<Vec<Finding>> {
             continue;
         };
         if object["kind"] == "Deployment" || object["kind"] == "DaemonSet" {
-            let (good, says) = match missing(&now) {
+            let (good, says) = match look(cluster, &now).await? {
                 None => (true, image(&now)),
                 Some(what) => (false, format!("{what}; see `kubectl -n weft-system get pods`")),
             };

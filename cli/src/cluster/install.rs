@@ -8,9 +8,9 @@ use serde_json::Value;
 use weft_kubernetes::Cluster;
 
 use super::connect::with;
+use super::look::look;
 use super::manifests;
 use super::options::InstallOptions;
-use super::rollout::missing;
 use crate::output;
 
 /// How often a rollout is looked at.
@@ -66,7 +66,7 @@ async fn rolled_out(cluster: &Cluster, object: &Value, end: Instant) -> anyhow::
     let mut said = String::new();
     loop {
         let now = cluster.read(object).await?.with_context(|| format!("{named} is gone"))?;
-        let Some(what) = missing(&now) else {
+        let Some(what) = look(cluster, &now).await? else {
             return output::line(&format!("{named}: ready"));
         };
         if said != what {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`manifests`] | what is installed, as text and as objects (pure) |
 //! | [`install`], [`uninstall`] | put it there, take it away, with progress |
-//! | [`rollout`] | whether a Deployment or DaemonSet is as it shall be (pure) |
+//! | [`rollout`], `look` | whether a Deployment or DaemonSet is as it shall be (pure); what is asked for that |
 //! | [`enroll`] | a namespace in, and out |
 //! | [`pods`] | who is in the mesh, cluster-wide |
 //! | [`check`] | what is wrong, and how to mend it |
@@ -13,6 +13,7 @@ pub mod check;
 pub mod connect;
 pub mod enroll;
 pub mod install;
+mod look;
 pub mod manifests;
 pub mod options;
 pub mod pods;

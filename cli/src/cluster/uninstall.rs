@@ -10,10 +10,10 @@ use weft_model::enrolment::MESH_LABEL;
 
 use super::connect::with;
 use super::enroll::settled;
+use super::look::look;
 use super::manifests;
 use super::options::UninstallOptions;
 use super::pods::{Membership, rows};
-use super::rollout::missing;
 use crate::output;
 
 /// Pods of the agent.
@@ -88,7 +88,7 @@ async fn remove_plugin(cluster: &Cluster, objects: &[Value], end: Instant) -> an
         None => manifests::plugin_remover(agents)?,
     };
     while let Some(live) = cluster.read(&remover).await? {
-        let Some(what) = missing(&live) else { break };
+        let Some(what) = look(cluster, &live).await? else { break };
         if Instant::now() > end {
             bail!(
                 "the CNI plugin is not off all nodes ({what}), and pods there will not start: see `kubectl -n weft-system get pods`, or run `weft-node-agent cni-install --remove` on the node"

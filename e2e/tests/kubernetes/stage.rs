@@ -58,6 +58,18 @@ pub(crate) fn run_with(arguments: &[&str], input: &[u8]) -> Result<String> {
     Ok(text(&output.stdout))
 }
 
+/// Until a Deployment or DaemonSet is rolled out. Asked again and again: a `kubectl rollout status` that watches has waited for minutes for
+/// what had long been there, on a busy machine.
+///
+/// # Errors
+/// After [`DEADLINE`], with kubectl's words.
+pub(crate) fn rolled_out(namespace: &str, what: &str) -> Result<()> {
+    wait::eventually(DEADLINE * 2, &format!("{what} to be rolled out"), || {
+        let words = run(&["-n", namespace, "rollout", "status", what, "--watch=false"], "")?;
+        if words.contains("successfully rolled out") { Ok(()) } else { Err(anyhow::anyhow!("{words}")) }
+    })
+}
+
 /// A namespace that is removed in the end.
 pub(crate) struct Stage {
     pub(crate) namespace: String,
@@ -97,8 +109,7 @@ impl Stage {
     }
 
     pub(crate) fn rolled_out(&self, deployment: &str) -> Result<()> {
-        let timeout = format!("--timeout={}s", DEADLINE.as_secs());
-        self.kubectl(&["rollout", "status", &format!("deployment/{deployment}"), &timeout]).map(drop)
+        rolled_out(&self.namespace, &format!("deployment/{deployment}"))
     }
 
     pub(crate) fn label(&self, label: &str) -> Result<()> {
@@ -215,5 +226,35 @@ impl<'s> Load<'s> {
         let text = self.stage.exec("client", &["cat", "/tmp/calls"])?;
         let failed = text.lines().filter(|line| *line != "200 0").map(str::to_owned).collect();
         Ok((text.lines().count(), failed))
+    }
+}
+
+/// One answer of `web` that goes on, a number every second, until it is asked to end.
+pub(crate) struct Stream<'s> {
+    stage: &'s Stage,
+}
+
+impl<'s> Stream<'s> {
+    pub(crate) fn start(stage: &'s Stage) -> Result<Self> {
+        let script = "(curl -sN http://web/cgi-bin/count > /tmp/stream; echo \"exit code $?\" >> /tmp/stream) > /dev/null 2>&1 &";
+        stage.exec("client", &["sh", "-c", script])?;
+        wait::eventually(DEADLINE, "the first number", || stage.exec("client", &["grep", "-q", "^1$", "/tmp/stream"]))?;
+        Ok(Self { stage })
+    }
+
+    /// Has it end: how many numbers came, without a gap.
+    pub(crate) fn end(self) -> Result<usize> {
+        let servers = self.stage.kubectl(&["get", "pods", "-l", "app=web", "-o", "name"])?;
+        for server in servers.lines() {
+            self.stage.kubectl(&["exec", server, "--", "touch", "/tmp/end"])?;
+        }
+        wait::eventually(DEADLINE, "the end of the stream", || {
+            self.stage.exec("client", &["grep", "-q", "^exit", "/tmp/stream"])
+        })?;
+        let text = self.stage.exec("client", &["cat", "/tmp/stream"])?;
+        let count = text.lines().count().saturating_sub(2);
+        let whole: String =
+            (1..=count).map(|number| format!("{number}\n")).chain(["end\nexit code 0\n".to_owned()]).collect();
+        if text == whole { Ok(count) } else { bail!("the stream ended with {text}") }
     }
 }

@@ -9,7 +9,7 @@ use weft_testkit::enter_or_skip;
 use weft_testkit::netns::{Pod, run};
 use weft_testkit::wait;
 
-use crate::ask::{PROMPT, answers, at, open, refused, talk};
+use crate::ask::{PROMPT, answers, at, open, talk};
 use crate::checks::Checks;
 use crate::world::{ECHO, SOON, World};
 
@@ -21,6 +21,9 @@ const FORGET: &str = "for p in iptables ip6tables; do for t in mangle filter; do
 const FORGET_NODE: &str = "ss -HKtan 'dport = :15012'";
 /// From the readiness of the new agent to an answer: longer than an address that refused tunnels is left out (5 s).
 const BACK: Duration = Duration::from_secs(8);
+
+/// For how long a call waits for the agent of its only endpoint (the agents' --connect-timeout is 10 s).
+const WAITS: Duration = Duration::from_secs(9);
 
 /// Node 2 with these pods, up to the moment when its kernel runs again and its agent does not.
 fn reboot(world: &mut World, pods: &[&Pod]) -> Result<()> {
@@ -44,7 +47,7 @@ fn a_node_that_reboots_ends_the_tunnels_of_its_old_life_at_once_and_is_called_ag
     let to = [cast.far_vip.at(false, 80), at(&cast.far, true, ECHO)];
     let live = to.map(|to| open(&cast.client, to).unwrap());
     live.iter().try_for_each(talk).unwrap();
-    let mut checks = Checks::default();
+    let (mut checks, mut late, mut asked) = (Checks::default(), Vec::new(), Instant::now());
     checks.check(
         "its kernel is back: the first word into an old tunnel ends it, and nothing goes past tunnels",
         || {
@@ -54,8 +57,8 @@ fn a_node_that_reboots_ends_the_tunnels_of_its_old_life_at_once_and_is_called_ag
                 ensure!(talk(stream).is_err(), "an old connection goes on");
                 ensure!(begun.elapsed() < PROMPT, "only after {:?}", begun.elapsed());
             }
-            to.into_iter().try_for_each(|to| refused(&cast.client, to))?;
-            world.wait_refused(&cast.client, to[0], (1, "tunnel-refused"))?;
+            asked = Instant::now();
+            late = to.into_iter().map(|to| open(&cast.client, to)).collect::<Result<Vec<_>>>()?;
             world.assert_encrypted().map(drop)
         },
     );
@@ -65,6 +68,10 @@ fn a_node_that_reboots_ends_the_tunnels_of_its_old_life_at_once_and_is_called_ag
         agent.capture.restart()?;
         agent.proxy.restart()?;
         agent.wait_ready()?;
+        // Whoever called meanwhile has waited; on a machine that is so busy that this took too long, not for ever.
+        if asked.elapsed() < WAITS {
+            late.iter().try_for_each(talk)?;
+        }
         for to in to {
             wait::eventually(BACK, "an answer", || answers(&cast.client, to))?;
         }

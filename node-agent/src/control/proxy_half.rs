@@ -145,10 +145,7 @@ pub async fn run_proxy(
 
     let ended = wait_for_the_end(&mut signals, &mut tasks, &mut threads).await;
     draining.cancel();
-    let parting = part(parted).await;
-    tracing::info!(?parting, "finishing what is open");
-    let patience = parting.patience(options.drain_deadline, options.drain_deadline_alone);
-    finish(threads, workers, parting, patience).await;
+    finish(threads, workers, part(parted).await, &options).await;
     tasks.shutdown().await;
     drop((telemetry, environment));
     let _outcome = page_drain.drain(std::time::Duration::from_secs(1)).await;
@@ -314,15 +311,16 @@ async fn finish(
     threads: Vec<Thread<()>>,
     workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
     parting: Parting,
-    patience: std::time::Duration,
+    options: &ProxyOptions,
 ) {
+    tracing::info!(?parting, "finishing what is open");
     if parting == Parting::Alone {
         for worker in &workers {
             let _ended = worker.send(WorkerCommand::Close);
         }
         tokio::time::sleep(LAST_OF_THE_QUEUES).await;
     }
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + parting.patience(options.drain_deadline, options.drain_deadline_alone);
     for worker in &workers {
         // A worker that ended already has nothing to drain.
         let _ended = worker.send(WorkerCommand::Drain { deadline });
