@@ -21,6 +21,8 @@ use crate::store::{Outcome, Store};
 
 /// How often the tree is looked through without any notice. One `stat` per file: 1,000 files cost about 2 ms.
 pub const RESCAN: Duration = Duration::from_secs(5);
+/// The same where the system gives no notices (fs.inotify.max_user_instances is 128 on many systems, for all programs of a user).
+const BLIND: Duration = Duration::from_millis(500);
 /// A file that somebody opened and wrote to, and did not close, is read as it is after this long without a further write:
 /// the notice of closing may have been lost.
 const ABANDONED: Duration = Duration::from_secs(10);
@@ -108,6 +110,7 @@ impl Watch {
             last: None,
             remembered,
             away: false,
+            blind: false,
             deliver,
             sender: control.clone(),
         };
@@ -147,6 +150,8 @@ struct Run<D> {
     remembered: Outcome,
     /// The directory could not be read last time.
     away: bool,
+    /// There were no notices last time, and it was said.
+    blind: bool,
     deliver: D,
     sender: Sender<Notice>,
 }
@@ -158,7 +163,8 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
         loop {
             let settled = self.look(unsettled_since.is_some_and(|since| since.elapsed() >= RESTLESS));
             unsettled_since = if settled { None } else { Some(unsettled_since.unwrap_or_else(Instant::now)) };
-            let wait = if settled && self.open.is_empty() { RESCAN } else { QUIET };
+            let rest = if watcher.is_some() { RESCAN } else { BLIND };
+            let wait = if settled && self.open.is_empty() { rest } else { QUIET };
             match notices.recv_timeout(wait) {
                 Ok(notice) => {
                     if !self.note(notice) {
@@ -174,7 +180,7 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
                         }
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if wait == RESCAN => watcher = self.watch_tree(watcher),
+                Err(RecvTimeoutError::Timeout) if wait == rest => watcher = self.watch_tree(watcher),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -267,7 +273,7 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
     }
 
     /// (Re)places the watch: directories that are new, or that came back under the same name, are watched from now on.
-    fn watch_tree(&self, old: Option<notify::RecommendedWatcher>) -> Option<notify::RecommendedWatcher> {
+    fn watch_tree(&mut self, old: Option<notify::RecommendedWatcher>) -> Option<notify::RecommendedWatcher> {
         drop(old);
         let sender = self.sender.clone();
         let tell = move |event: notify::Result<notify::Event>| {
@@ -284,10 +290,14 @@ impl<D: FnMut(Arc<Outcome>)> Run<D> {
             Ok(watcher)
         });
         match watched {
-            Ok(watcher) => Some(watcher),
+            Ok(watcher) => {
+                self.blind = false;
+                Some(watcher)
+            }
             Err(error) => {
-                let every = RESCAN.as_secs();
-                tracing::warn!(%error, "no notices of changes in the directory; looking every {every} seconds only");
+                if !std::mem::replace(&mut self.blind, true) {
+                    tracing::warn!(%error, every = ?BLIND, "the system gives no notices of changes in the directory; looking regularly");
+                }
                 None
             }
         }
