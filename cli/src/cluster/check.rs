@@ -118,20 +118,27 @@ fn node(node: &Value) -> Finding {
     Finding { what: format!("node {}", text(&node["metadata"]["name"])), good, says }
 }
 
-/// One that names ports for what comes in, without that of tunnels.
+/// One that names ports for what comes in or goes out, without that of tunnels. A direction without any rule lets nothing pass with or
+/// without a mesh: others that let something pass beside it are looked at by themselves.
 fn network_policy(policy: &Value) -> Option<Finding> {
-    let rules = policy["spec"]["ingress"].as_array()?;
-    let lets_in = |rule: &Value| {
-        let ports = rule["ports"].as_array();
-        ports.is_none_or(|ports| ports.iter().any(|port| port["port"].is_null() || covers(port)))
+    let shut = |direction: &str| {
+        let rules = policy["spec"][direction].as_array();
+        rules.is_some_and(|rules| !rules.is_empty() && !rules.iter().any(lets_tunnels_pass))
     };
-    if rules.is_empty() || rules.iter().any(lets_in) {
-        return None;
-    }
+    let directions = match (shut("ingress"), shut("egress")) {
+        (false, false) => return None,
+        (true, false) => "pods in the mesh could not be reached",
+        (false, true) => "pods in the mesh could not call others on other nodes",
+        (true, true) => "pods in the mesh could neither be reached nor call others on other nodes",
+    };
     let metadata = &policy["metadata"];
     let what = format!("NetworkPolicy {}/{}", text(&metadata["namespace"]), text(&metadata["name"]));
-    let says = "names ports without 15008: pods in the mesh could not be reached; add port 15008, and let policies of Weft decide";
-    Some(Finding { what, good: false, says: says.to_owned() })
+    let says = format!("names ports without 15008: {directions}; add port 15008, and let policies of Weft decide");
+    Some(Finding { what, good: false, says })
+}
+
+fn lets_tunnels_pass(rule: &Value) -> bool {
+    rule["ports"].as_array().is_none_or(|ports| ports.iter().any(|port| port["port"].is_null() || covers(port)))
 }
 
 fn covers(port: &Value) -> bool {
@@ -193,6 +200,8 @@ mod tests {
     #[case(json!({}), true)]
     #[case(json!({ "ingress": [] }), true)]
     #[case(json!({ "ingress": [{}] }), true)]
+    #[case(json!({ "ingress": [{}], "egress": [{ "ports": [{ "protocol": "UDP", "port": 53 }] }] }), false)]
+    #[case(json!({ "egress": [{ "ports": [{ "port": 53 }] }, { "ports": [{ "port": 15008 }] }] }), true)]
     #[case(json!({ "ingress": [{ "ports": [{ "port": 8080 }] }] }), false)]
     #[case(json!({ "ingress": [{ "ports": [{ "port": 8080 }, { "port": 15008 }] }] }), true)]
     #[case(json!({ "ingress": [{ "ports": [{ "port": 15000, "endPort": 16000 }] }] }), true)]
