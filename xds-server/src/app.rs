@@ -46,7 +46,8 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     if let Some(cluster) = &cluster {
         cluster.fetch_root(&arguments).await.context("the root of the certificate authority")?;
     }
-    let (keeper, signer) = Keeper::open(ca_settings(&arguments), weft_identity::clock::system(), &registry)?;
+    let (keeper, signer) =
+        Keeper::open(ca_settings(&arguments, cluster.is_some()), weft_identity::clock::system(), &registry)?;
     tasks.spawn(keeper.run());
     if let Some(cluster) = &cluster {
         cluster.keep_root(&arguments, signer.clone(), &mut tasks);
@@ -114,13 +115,15 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     ended
 }
 
-fn ca_settings(arguments: &Arguments) -> CaSettings {
+/// `shared`: the root is the cluster's, in a Secret.
+fn ca_settings(arguments: &Arguments, shared: bool) -> CaSettings {
     let source = match (&arguments.ca_cert, &arguments.ca_key) {
         (Some(certificate), Some(key)) => RootSource::Given {
             certificate: certificate.clone(),
             key: key.clone(),
             more_roots: arguments.ca_roots.clone(),
         },
+        _ if shared => RootSource::Shared,
         _ => RootSource::Own,
     };
     CaSettings {

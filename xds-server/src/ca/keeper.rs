@@ -99,7 +99,7 @@ impl Keeper {
     /// Where the rotation is; [`Phase::Steady`] when that cannot be read.
     fn phase(&self) -> Phase {
         match self.settings.source {
-            RootSource::Own => phase(&self.settings.state_dir).unwrap_or(Phase::Steady),
+            RootSource::Own | RootSource::Shared => phase(&self.settings.state_dir).unwrap_or(Phase::Steady),
             RootSource::Given { .. } => Phase::Steady,
         }
     }

@@ -24,6 +24,9 @@ use super::rotate::{self, Phase, next_path, old_path, root_path};
 pub enum RootSource {
     /// Made at the first start and kept in the state directory.
     Own,
+    /// Kept in the state directory as well, by whoever shares it with other replicas ([`super::shared`]): a rotation goes on when the shared
+    /// files say so, for all replicas at once, and never by the clock of one.
+    Shared,
     /// Given by `--ca-cert` and `--ca-key`.
     Given {
         /// The signing certificate, then its issuers up to the root, PEM.
@@ -55,7 +58,7 @@ pub fn load(
             Signer::load(&chain, &secret, more.as_deref(), lifetime, now)
                 .map_err(|error| unusable(certificate, error))?
         }
-        RootSource::Own => own(state_dir, trust_domain, lifetime, now)?,
+        RootSource::Own | RootSource::Shared => own(state_dir, trust_domain, lifetime, now)?,
     };
     replace(&state_dir.join("root-cert.pem"), signer.roots().to_pem().as_bytes(), 0o644)?;
     Ok(signer)
@@ -64,7 +67,7 @@ pub fn load(
 /// The files of a source whose change means that it must be loaded again.
 pub(super) fn files_of(state_dir: &Path, source: &RootSource) -> Vec<PathBuf> {
     match source {
-        RootSource::Own => vec![root_path(state_dir), next_path(state_dir), old_path(state_dir)],
+        RootSource::Own | RootSource::Shared => vec![root_path(state_dir), next_path(state_dir), old_path(state_dir)],
         RootSource::Given { certificate, key, more_roots } => {
             [certificate, key].into_iter().chain(more_roots).cloned().collect()
         }

@@ -202,3 +202,24 @@ fn a_given_certificate_that_is_replaced_is_taken_without_a_restart() {
     let roots = fs::read_to_string(home.path().join("state/root-cert.pem")).unwrap();
     assert_eq!(roots, format!("{}{}", second.certificate_pem, first.certificate_pem));
 }
+
+/// Each replica would go on by its own clock, and be called back by the Secret, for ever.
+#[test]
+fn a_shared_root_goes_to_the_next_step_when_the_files_say_so_and_not_by_the_clock() {
+    let mut bench = Bench::new();
+    let shared = CaSettings { source: RootSource::Shared, ..settings(&bench.home) };
+    (bench.keeper, bench.signer) = Keeper::open(shared, bench.clock.clone(), &Registry::new("t", "0")).unwrap();
+    begin(bench.home.path(), "cluster.local", bench.clock.now()).unwrap();
+    bench.pass(LIFE * 3);
+    assert_eq!(
+        (bench.phase(), bench.published().certificates().len()),
+        (Phase::Trust, 2),
+        "both are given to everybody"
+    );
+    end_step(bench.home.path(), Phase::Trust).unwrap();
+    bench.pass(LIFE * 3);
+    assert_eq!((bench.phase(), bench.published().certificates().len()), (Phase::Retire, 2));
+    end_step(bench.home.path(), Phase::Retire).unwrap();
+    bench.pass(Duration::from_secs(60));
+    assert_eq!((bench.phase(), bench.published().certificates().len()), (Phase::Steady, 1));
+}
