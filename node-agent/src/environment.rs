@@ -16,6 +16,7 @@ use crate::worker::health::EndpointHealth;
 use crate::worker::limits::Limits;
 use crate::worker::reserve::AcceptMetrics;
 use crate::worker::served::Served;
+use crate::worker::turns::Company;
 
 /// A peer that vanished without a word is gone after 15 s at most: its kernel leaves the PING unacknowledged
 /// (`worker::tunnels::limit_silence`), or its agent unanswered. Half of what stock peers take at best.
@@ -59,6 +60,8 @@ pub struct ProxySettings {
     pub accepts: AcceptMetrics,
     /// Who says whether a connection is a probe.
     pub kubelet: Kubelet,
+    /// Who uses the agent: where there is company, callers with many connections take turns.
+    pub company: Company,
 }
 
 impl Default for ProxySettings {
@@ -77,6 +80,7 @@ impl Default for ProxySettings {
             limits: Limits::default(),
             accepts: AcceptMetrics::default(),
             kubelet: Kubelet::default(),
+            company: Company::default(),
             tunnel: connection.clone(),
             pool: PoolSettings { connection, ..PoolSettings::default() },
         }

@@ -57,6 +57,7 @@ use crate::worker::load::{Load, Peers};
 use crate::worker::reserve::AcceptMetrics;
 use crate::worker::run::{Worker, WorkerCommand};
 use crate::worker::served::Served;
+use crate::worker::turns::Company;
 
 /// Runs the proxy half until a signal comes, then drains it.
 ///
@@ -101,6 +102,7 @@ pub async fn run_proxy(
         node: node.clone(),
         settings: Arc::new(ProxySettings {
             accepts: AcceptMetrics::new(&registry),
+            company: Company::new(&registry),
             kubelet: Kubelet::at(common.handover.with_file_name(SOCKET_FILE), QuestionMetrics::new(&registry)),
             ..numbers(&options, (descriptors, &memory))
         }),

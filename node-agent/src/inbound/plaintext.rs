@@ -28,7 +28,7 @@ pub fn serve_plaintext(
     accepted: (TcpStream, SocketAddr),
     set_up: SetUp,
 ) -> impl Future<Output = ()> {
-    in_two_steps(begin(shard, pod, accepted, set_up))
+    in_two_steps(shard.turns_of(accepted.1), begin(shard, pod, accepted, set_up))
 }
 
 async fn begin(

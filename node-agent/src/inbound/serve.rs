@@ -63,7 +63,8 @@ pub async fn serve_tunnels(
     let caller = Caller { client, arrived_at: arrived_at.ip(), identity: Some(identity) };
     let take = |incoming: Result<Incoming, Malformed>| match incoming {
         Ok(incoming) => {
-            tasks.spawn_local(in_two_steps(begin(shard.clone(), pod.clone(), incoming, caller.clone())));
+            let begun = begin(shard.clone(), pod.clone(), incoming, caller.clone());
+            tasks.spawn_local(in_two_steps(shard.turns_of(client), begun));
         }
         Err(malformed) => {
             let failure = Failure::new(reason_of(&malformed), malformed);

@@ -9,6 +9,7 @@
 //! | [`gate`], [`limits`], [`pod_load`], [`set_up`] | whom it lets in: what pods and peers may hold, and what they hold now |
 //! | [`descriptors`], [`reserve`] | how many there may be; for the moment when there are none |
 //! | [`connections`], [`recheck`] | the table of live connections; which of them a change concerns |
+//! | [`turns`] | which connections relay now: a crowd leaves time to its neighbours |
 //! | [`steps`] | setting up and relaying, each in room of its own |
 //! | [`sockets`] | dial sockets from inside the pods, and the options of every socket |
 //! | [`credentials`], [`tunnels`] | TLS configurations; how the pool gets its encrypted connections |
@@ -43,3 +44,4 @@ pub mod shard;
 pub mod sockets;
 pub mod steps;
 pub mod tunnels;
+pub mod turns;

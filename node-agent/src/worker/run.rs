@@ -147,6 +147,7 @@ impl Worker {
         let mesh_changes = environment.mesh.clone();
         let (shard, driver) = Shard::new(environment, telemetry, ask);
         let pool = tokio::task::spawn_local(driver.run());
+        tokio::task::spawn_local(shard.rounds.clone().run());
         let (pods, tasks, peers) = (HashMap::new(), TaskTracker::new(), Rc::new(Peers::none()));
         Self { shard, mesh_changes, pods, tasks, peers, early: Vec::new(), draining: false, pool }
     }
@@ -201,6 +202,7 @@ impl Worker {
         let wait = self.shard.environment.settings.policy_wait;
         let done = self.shard.mesh(|mesh| self.shard.connections.recheck(mesh, now, wait));
         if done.cut > 0 {
+            self.shard.rounds.release();
             tracing::info!(cut = done.cut, "connections cut: a policy or label changed");
         }
         done.waiting.then(|| now + wait)
@@ -208,8 +210,9 @@ impl Worker {
 
     /// What is looked at every [`PROGRESS`].
     fn now_and_then(&self) {
-        let Shard { connections, pool, lifetimes, environment, .. } = &*self.shard;
+        let Shard { connections, pool, lifetimes, environment, rounds, .. } = &*self.shard;
         connections.report_progress();
+        rounds.tidy();
         environment.health.tidy();
         // Before the peer says so: a tunnel that it refuses meanwhile would be tried once more.
         let over = lifetimes.over(SystemTime::now(), PROGRESS);
@@ -355,6 +358,7 @@ impl Worker {
         }
         self.early.retain(|given| given.uid != *uid);
         self.shard.connections.cut_pod(uid, Reason::WorkloadGone);
+        self.shard.rounds.release();
         self.shard.pool.retire_where(|key| key.pod == *uid);
         self.shard.sockets.forget(uid);
     }
@@ -368,6 +372,7 @@ impl Worker {
         self.retire();
         self.tasks.close();
         let cut = self.shard.connections.cut_all(Reason::Draining);
+        self.shard.rounds.release();
         if cut > 0 {
             tracing::info!(cut, "connections cut: they outlived the drain deadline");
         }

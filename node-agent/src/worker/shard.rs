@@ -1,6 +1,7 @@
 //! What one data worker owns and its tasks share. Lives on one thread: nothing in here is locked or sent.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::worker::reserve::Reserve;
 use crate::worker::served::ServedPod;
 use crate::worker::sockets::{Ask, Sockets};
 use crate::worker::tunnels::{PeerWatch, TunnelDialError, TunnelDialer, TunnelKey};
+use crate::worker::turns::{Rounds, Turns};
 
 /// Ports that dials to applications come from, besides the client's address: outside the range that clients use
 /// themselves (`capture.md` section 5).
@@ -40,6 +42,8 @@ pub struct Shard {
     pub pool: Pool<TunnelKey, TunnelDialError>,
     /// Until when those take new ones.
     pub lifetimes: Rc<Lifetimes<TunnelKey>>,
+    /// Whose connections relay in this round.
+    pub rounds: Rc<Rounds>,
     /// The read buffer.
     pub buffers: Buffers,
     /// Counters and log.
@@ -97,6 +101,7 @@ impl Shard {
             tls,
             pool,
             lifetimes,
+            rounds: Rounds::new(environment.settings.company.clone()),
             buffers: Buffers::new(),
             telemetry,
             latest_mesh: RefCell::new(environment.mesh.cached()),
@@ -105,6 +110,11 @@ impl Shard {
             environment,
         };
         (Rc::new(shard), driver)
+    }
+
+    /// The turns of whoever calls from that address.
+    pub fn turns_of(&self, client: SocketAddr) -> Rc<Turns> {
+        self.rounds.of(client.ip().to_canonical())
     }
 
     /// The next port to dial an application from. They go round, so that one is used again as late as possible.

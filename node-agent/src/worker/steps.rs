@@ -2,30 +2,40 @@
 //! long as the connection lives. One future for both would keep room for the larger one, and a compiler that moves values
 //! between them keeps room for each place they were in: it was 2.3 KB a connection, of which the relay needs the half.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+
+use super::turns::{Ticket, Turns};
 
 /// The second life.
 pub type Relaying = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Lives both, each in a box of its own; the first one is given back before the second one begins. `None`: there is no second.
-pub fn in_two_steps(set_up: impl Future<Output = Option<Relaying>> + 'static) -> impl Future<Output = ()> {
+/// Lives both, each in a box of its own; the first one is given back before the second one begins, and the second one takes turns
+/// with others. `None`: there is no second.
+pub fn in_two_steps(
+    turns: Rc<Turns>,
+    set_up: impl Future<Output = Option<Relaying>> + 'static,
+) -> impl Future<Output = ()> {
     let mut step = Step::SetUp(Box::pin(set_up));
-    std::future::poll_fn(move |cx| {
+    poll_fn(move |cx| {
         if let Step::SetUp(set_up) = &mut step {
-            match std::task::ready!(set_up.as_mut().poll(cx)) {
-                Some(relaying) => step = Step::Relay(relaying),
-                None => return std::task::Poll::Ready(()),
+            match ready!(set_up.as_mut().poll(cx)) {
+                Some(relaying) => step = Step::Relay(relaying, None),
+                None => return Poll::Ready(()),
             }
         }
-        let Step::Relay(relaying) = &mut step else { unreachable!("set above") };
+        let Step::Relay(relaying, ticket) = &mut step else { unreachable!("set above") };
+        ready!(turns.poll_turn(cx, ticket));
         relaying.as_mut().poll(cx)
     })
 }
 
 enum Step<SetUp> {
     SetUp(Pin<Box<SetUp>>),
-    Relay(Relaying),
+    /// With the memory of [`Turns::poll_turn`].
+    Relay(Relaying, Option<Ticket>),
 }
 
 #[cfg(test)]
@@ -34,6 +44,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::{Relaying, in_two_steps};
+    use crate::worker::turns::{Company, Rounds};
 
     struct Large(Rc<Cell<bool>>, [u8; 4096]);
 
@@ -46,10 +57,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_setting_up_needs_is_gone_while_relaying() {
+        let turns = Rounds::new(Company::default()).of("10.0.0.1".parse().unwrap());
         let gone = Rc::new(Cell::new(false));
         let large = Large(gone.clone(), [0; 4096]);
         let seen = gone.clone();
-        let task = in_two_steps(async move {
+        let task = in_two_steps(turns.clone(), async move {
             let _large = large;
             tokio::task::yield_now().await;
             let relaying: Relaying = Box::pin(async move { assert!(seen.get()) });
@@ -58,6 +70,6 @@ mod tests {
         assert!(size_of_val(&task) <= 32);
         task.await;
         assert!(gone.get());
-        in_two_steps(async { None }).await;
+        in_two_steps(turns, async { None }).await;
     }
 }
