@@ -19,7 +19,7 @@ use crate::worker::connections::Live;
 use crate::worker::failure::Failure;
 use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
-use crate::worker::steps::{Relaying, in_two_steps};
+use crate::worker::steps::{Relaying, in_turns, in_two_steps};
 
 /// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
 pub fn serve_plaintext(
@@ -28,7 +28,7 @@ pub fn serve_plaintext(
     accepted: (TcpStream, SocketAddr),
     set_up: SetUp,
 ) -> impl Future<Output = ()> {
-    in_two_steps(shard.turns_of(accepted.1), begin(shard, pod, accepted, set_up))
+    in_two_steps(begin(shard, pod, accepted, set_up))
 }
 
 async fn begin(
@@ -61,7 +61,8 @@ async fn begin(
         }
     };
     live.opened();
-    Some(Box::pin(async move {
+    let turns = shard.turns_of(client);
+    Some(in_turns(turns, async move {
         let outcome = relay_sockets(&mut stream, &mut application, &shard.buffers, live.traffic(), cut.comes()).await;
         drop((stream, application));
         live.finish(&outcome);

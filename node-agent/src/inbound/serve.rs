@@ -31,7 +31,7 @@ use crate::worker::own::own_workload;
 use crate::worker::pod_load::Way;
 use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
-use crate::worker::steps::{Relaying, in_two_steps};
+use crate::worker::steps::{Relaying, in_turns, in_two_steps};
 use crate::worker::tunnels::limit_silence;
 
 /// How long the peer gets to read the last GOAWAY of a connection that must end now.
@@ -63,8 +63,7 @@ pub async fn serve_tunnels(
     let caller = Caller { client, arrived_at: arrived_at.ip(), identity: Some(identity) };
     let take = |incoming: Result<Incoming, Malformed>| match incoming {
         Ok(incoming) => {
-            let begun = begin(shard.clone(), pod.clone(), incoming, caller.clone());
-            tasks.spawn_local(in_two_steps(shard.turns_of(client), begun));
+            tasks.spawn_local(in_two_steps(begin(shard.clone(), pod.clone(), incoming, caller.clone())));
         }
         Err(malformed) => {
             let failure = Failure::new(reason_of(&malformed), malformed);
@@ -206,7 +205,8 @@ async fn begin(shard: Rc<Shard>, pod: Rc<Pod>, mut incoming: Incoming, caller: C
         }
     };
     live.opened();
-    Some(Box::pin(async move {
+    let turns = shard.turns_of(caller.client);
+    Some(in_turns(turns, async move {
         let outcome = relay_tunnel(&mut application, &mut tunnel, &shard.buffers, live.traffic(), cut.comes()).await;
         drop((application, tunnel));
         live.finish(&outcome);

@@ -19,7 +19,7 @@ use crate::worker::connections::Live;
 use crate::worker::failure::Failure;
 use crate::worker::set_up::SetUp;
 use crate::worker::shard::{Pod, Shard};
-use crate::worker::steps::{Relaying, in_two_steps};
+use crate::worker::steps::{Relaying, in_turns, in_two_steps};
 
 /// Serves one captured connection to its end. A refusal is a reset: the socket is not closed in order unless the relay was.
 pub fn serve_outbound(
@@ -28,7 +28,7 @@ pub fn serve_outbound(
     accepted: (TcpStream, SocketAddr),
     set_up: SetUp,
 ) -> impl Future<Output = ()> {
-    in_two_steps(shard.turns_of(accepted.1), begin(shard, pod, accepted, set_up))
+    in_two_steps(begin(shard, pod, accepted, set_up))
 }
 
 async fn begin(
@@ -56,16 +56,16 @@ async fn begin(
         }
     };
     live.opened();
-    let about = (port, begun);
+    let (about, turns) = ((port, begun), shard.turns_of(client));
     Some(match peer {
-        Peer::Socket(mut peer) => Box::pin(async move {
+        Peer::Socket(mut peer) => in_turns(turns, async move {
             let outcome = relay_sockets(&mut stream, &mut peer, &shard.buffers, live.traffic(), cut.comes()).await;
             drop((stream, peer));
             judge(&shard, &live, about, &outcome);
             live.finish(&outcome);
             drop(counted);
         }),
-        Peer::Tunnel(mut tunnel) => Box::pin(async move {
+        Peer::Tunnel(mut tunnel) => in_turns(turns, async move {
             let outcome = relay_tunnel(&mut stream, &mut tunnel, &shard.buffers, live.traffic(), cut.comes()).await;
             drop((stream, tunnel));
             judge(&shard, &live, about, &outcome);

@@ -425,7 +425,7 @@ mod tests {
     /// Bytes of a task are bytes of every idle connection: what is set up, and what relays, is boxed (`steps.rs`).
     #[test]
     fn a_connections_task_stays_small() {
-        assert!(task(serve_outbound) <= 32, "{}", task(serve_outbound));
-        assert!(task(serve_plaintext) <= 32, "{}", task(serve_plaintext));
+        assert!(task(serve_outbound) <= 16, "{}", task(serve_outbound));
+        assert!(task(serve_plaintext) <= 16, "{}", task(serve_plaintext));
     }
 }
