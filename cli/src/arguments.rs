@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::cluster::options::{CheckOptions, ClusterOptions, EnrollOptions, InstallOptions, UninstallOptions};
+use crate::cluster::options::{
+    CheckOptions, ClusterOptions, EnrollOptions, InstallOptions, RotateOptions, UninstallOptions,
+};
 pub use crate::format::Format;
 
 /// Weft, the sidecarless service mesh: look at what runs, and find out why.
@@ -43,8 +45,8 @@ pub enum Command {
     Policies(ShowOptions),
     /// Live connections of a node's agent, or what it refused lately.
     Connections(ConnectionOptions),
-    /// Certificates of a node's agent.
-    Certs(ShowOptions),
+    /// Certificates of a node's agent; `rotate`: a new root for the mesh.
+    Certs(CertsOptions),
     /// What is wanted, and what is in force.
     Config(ShowOptions),
     /// What a reason code means, and what to do.
@@ -80,6 +82,28 @@ pub struct PodsOptions {
     /// Shared options.
     #[command(flatten)]
     pub show: ShowOptions,
+}
+
+/// Options of `weft certs`.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct CertsOptions {
+    /// Rather than the certificates of an agent.
+    #[command(subcommand)]
+    pub action: Option<CertsCommand>,
+    /// Shared options.
+    #[command(flatten)]
+    pub show: ShowOptions,
+}
+
+/// What `weft certs` does beside showing.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CertsCommand {
+    /// Give a Kubernetes mesh a new root, without a call that fails; or say where that is.
+    ///
+    /// The control plane takes the steps by itself: first every node learns the new root, then it signs, and at last the old one is
+    /// forgotten. Each of the two steps takes the longest life of a certificate and a quarter.
+    Rotate(RotateOptions),
 }
 
 /// Options of `weft connections`.

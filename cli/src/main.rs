@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use weft_cli::arguments::{Arguments, Command, PodsOptions};
+use weft_cli::arguments::{Arguments, CertsCommand, CertsOptions, Command, PodsOptions};
 use weft_cli::{cluster, lint, output, show, why};
 
 fn main() -> ExitCode {
@@ -21,7 +21,10 @@ fn main() -> ExitCode {
         Command::Services(options) => show::services::run(options),
         Command::Policies(options) => show::policies::run(options),
         Command::Connections(options) => show::connections::run(options),
-        Command::Certs(options) => show::certificates::run(options),
+        Command::Certs(CertsOptions { action: Some(CertsCommand::Rotate(options)), .. }) => {
+            cluster::rotate::run(options)
+        }
+        Command::Certs(options) => show::certificates::run(&options.show),
         Command::Config(options) => show::config::run(options),
         Command::Why(options) => why::run(options),
         Command::Lint(options) => lint::run(options),

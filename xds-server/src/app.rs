@@ -50,7 +50,7 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
         Keeper::open(ca_settings(&arguments, cluster.is_some()), weft_identity::clock::system(), &registry)?;
     tasks.spawn(keeper.run());
     if let Some(cluster) = &cluster {
-        cluster.keep_root(&arguments, signer.clone(), &mut tasks);
+        cluster.publish_roots(&arguments, signer.clone(), &mut tasks);
     }
     let (pipeline, served) = Pipeline::new(ground.outcomes.clone(), ground.captured.clone(), arguments.mesh());
     tasks.spawn(pipeline.run());
@@ -75,7 +75,8 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
 
     let (trigger, watch) = drain::channel();
     if let Some(cluster) = &cluster {
-        cluster.keep_status(&arguments, (&served, &nodes), watch.clone(), &mut tasks);
+        let leadership = cluster.keep_status(&arguments, (&served, &nodes), watch.clone(), &mut tasks);
+        cluster.keep_root(&arguments, (signer.clone(), leadership), &mut tasks);
     }
     let metrics = ServeMetrics::new(&registry);
     let ads = Ads::new(AdsSettings {

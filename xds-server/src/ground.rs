@@ -4,14 +4,16 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use tokio::task::JoinSet;
+use weft_identity::signer::{LeafLifetime, Signer};
 use weft_kubernetes::files::SharedSecret;
-use weft_kubernetes::{CapturedWriter, Client, Feed, Replica, Scope, connect};
+use weft_kubernetes::{CapturedWriter, Client, Feed, Leadership, Replica, Replicas, Scope, connect};
 use weft_manifest::{Outcome, Watch};
 use weft_runtime::drain;
 use weft_runtime::metrics::Registry;
 use weft_runtime::shared::Reader;
 
 use crate::ca::shared;
+use crate::ca::steward::{self, Steward, StewardParts};
 use crate::config::{Arguments, Source};
 use crate::pipeline::{CapturedFrom, Served};
 use crate::serve::{Authenticate, CapturedStore, Conditions, Keep, NodeTokens, Nodes, ReviewedTokens};
@@ -110,30 +112,50 @@ impl Cluster {
         Ok(())
     }
 
-    /// Writes what becomes of policies, where this replica leads.
+    /// Writes what becomes of policies, where this replica leads; gives whether it does.
     pub(crate) fn keep_status(
         &self,
         arguments: &Arguments,
         (served, nodes): (&Served, &Nodes),
         drain: drain::Watch,
         tasks: &mut JoinSet<()>,
-    ) {
-        let replica = Replica { name: arguments.pod_name.clone(), uid: arguments.pod_uid.clone() };
+    ) -> Leadership {
+        let replica = replica(arguments);
         let (namespace, programmed) = (arguments.namespace.clone(), served.programmed.clone());
         let parts = StatusParts { namespace, replica, programmed, nodes: nodes.clone(), drain };
-        status::start(&self.client, parts, tasks);
+        status::start(&self.client, parts, tasks)
     }
 
-    /// Follows the Secret, and publishes the roots.
+    /// Follows the Secret, and rotates its root, where this replica leads.
     pub(crate) fn keep_root(
         &self,
         arguments: &Arguments,
-        signer: Reader<weft_identity::signer::Signer>,
+        (signer, leadership): (Reader<Signer>, Leadership),
         tasks: &mut JoinSet<()>,
     ) {
-        if arguments.ca_cert.is_none() {
-            tasks.spawn(shared::follow(self.secret.clone(), arguments.state_dir.clone()));
+        if arguments.ca_cert.is_some() {
+            return;
         }
+        let parts = StewardParts {
+            secret: self.secret.clone(),
+            replicas: Replicas::new(self.client.clone(), &arguments.namespace, replica(arguments)),
+            leadership,
+            signer,
+            state_dir: arguments.state_dir.clone(),
+            trust_domain: arguments.trust_domain.clone(),
+            lifetime: LeafLifetime::up_to(arguments.certificate_life),
+            clock: weft_identity::clock::system(),
+            look: steward::LOOK,
+        };
+        tasks.spawn(Steward::new(parts).run());
+    }
+
+    /// Publishes the roots.
+    pub(crate) fn publish_roots(&self, arguments: &Arguments, signer: Reader<Signer>, tasks: &mut JoinSet<()>) {
         tasks.spawn(shared::publish_roots(self.client.clone(), arguments.namespace.clone(), signer));
     }
+}
+
+fn replica(arguments: &Arguments) -> Replica {
+    Replica { name: arguments.pod_name.clone(), uid: arguments.pod_uid.clone() }
 }

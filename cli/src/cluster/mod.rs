@@ -6,6 +6,7 @@
 //! | [`install`], [`uninstall`] | put it there, take it away, with progress |
 //! | [`rollout`], `look` | whether a Deployment or DaemonSet is as it shall be (pure); what is asked for that |
 //! | [`enroll`] | a namespace in, and out |
+//! | [`rotate`] | a new root for the mesh |
 //! | [`pods`] | who is in the mesh, cluster-wide |
 //! | [`check`] | what is wrong, and how to mend it |
 
@@ -18,4 +19,5 @@ pub mod manifests;
 pub mod options;
 pub mod pods;
 pub mod rollout;
+pub mod rotate;
 pub mod uninstall;

@@ -82,3 +82,23 @@ pub struct CheckOptions {
     #[arg(long, short = 'o', value_enum, default_value = "table")]
     pub output: Format,
 }
+
+/// Options of `weft certs rotate`.
+#[derive(Debug, Clone, Args)]
+pub struct RotateOptions {
+    /// Shared options.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Only say where a rotation is.
+    #[arg(long)]
+    pub status: bool,
+    /// Wait until it is over, and say each step. It goes on without that, too.
+    #[arg(long)]
+    pub wait: bool,
+    /// How long: a rotation takes two and a half hours where certificates live for one.
+    #[arg(long, default_value = "4h", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub timeout: Duration,
+    /// How to print.
+    #[arg(long, short = 'o', value_enum, default_value = "table")]
+    pub output: Format,
+}

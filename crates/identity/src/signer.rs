@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -156,6 +157,19 @@ impl Signer {
     #[must_use]
     pub fn validity(&self) -> Validity {
         self.validity
+    }
+
+    /// What it signs with and hands out, in 64 letters: two signers with the same one give certificates that are as good as each other's.
+    /// SHA-256 over all certificates in their order, each behind its length.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut digest = Context::new(&SHA256);
+        digest.update(&self.intermediates.len().to_be_bytes());
+        for certificate in self.intermediates.iter().chain(self.roots.certificates()) {
+            digest.update(&certificate.len().to_be_bytes());
+            digest.update(certificate);
+        }
+        digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Signs a checked request and answers as the wire wants it: leaf, intermediates one each, all roots in the last element.

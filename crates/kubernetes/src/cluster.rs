@@ -71,6 +71,12 @@ impl Cluster {
         Self { client }
     }
 
+    /// The client itself.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The server's version, such as `v1.34.4`.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Small files that replicas share: a Secret that is made once, and a ConfigMap that everybody may read.
+//! Small files that replicas share: a Secret that is made once and written by whoever has read it last, and a ConfigMap that everybody
+//! may read.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::client::Client;
+use crate::rotation::Rotation;
 
 const MANAGER: &str = "weft-xds-server";
 
@@ -25,6 +27,33 @@ pub struct FilesError {
     name: String,
     #[source]
     cause: Box<kube::Error>,
+}
+
+/// A Secret as it was read.
+#[derive(Clone)]
+pub struct Held {
+    secret: Secret,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Held({:?})", self.secret.metadata.resource_version)
+    }
+}
+
+impl Held {
+    /// Its files.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        let data = self.secret.data.iter().flatten();
+        data.map(|(name, ByteString(bytes))| (name.clone(), bytes.clone())).collect()
+    }
+
+    /// What its annotations say of a rotation.
+    #[must_use]
+    pub fn rotation(&self) -> Rotation {
+        self.secret.metadata.annotations.as_ref().map(Rotation::read).unwrap_or_default()
+    }
 }
 
 /// One Secret.
@@ -52,10 +81,24 @@ impl SharedSecret {
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn read(&self) -> Result<Option<Files>, FilesError> {
+    pub async fn read(&self) -> Result<Option<Held>, FilesError> {
         let found = self.api().get_opt(&self.name).await.map_err(|cause| self.failed(cause))?;
-        let data = found.map(|secret| secret.data.unwrap_or_default());
-        Ok(data.map(|data| data.into_iter().map(|(name, ByteString(bytes))| (name, bytes)).collect()))
+        Ok(found.map(|secret| Held { secret }))
+    }
+
+    /// Writes these files and this word on a rotation, if it still is what was read; says whether it was. Its other annotations stay.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn write(&self, read: Held, files: Files, rotation: &Rotation) -> Result<bool, FilesError> {
+        let mut secret = read.secret;
+        secret.data = Some(files.into_iter().map(|(name, bytes)| (name, ByteString(bytes))).collect());
+        rotation.write(secret.metadata.annotations.get_or_insert_default());
+        match self.api().replace(&self.name, &PostParams::default(), &secret).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(cause) => Err(self.failed(cause)),
+        }
     }
 
     /// Makes it, unless somebody else was first; says whether it was us.

@@ -3,6 +3,7 @@
 //! ```text
 //! client (kubeconfig, or the pod's own account) -> feed (watches) -> manifest's Live -> Outcome { objects, findings }
 //!                                                 review (who holds a token), captured (what is written to pods)
+//! files (a Secret and a ConfigMap that replicas share), rotation (what the Secret of the root says of itself)
 //! lease (who leads; pure) -> leader; replicas (what each of them says to it) -> conditions (what is written to policies), events
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod leader;
 pub mod lease;
 pub mod replicas;
 pub mod review;
+pub mod rotation;
 pub mod scope;
 mod watches;
 

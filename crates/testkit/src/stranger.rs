@@ -40,6 +40,15 @@ pub fn certificate_request(identity: &SpiffeId) -> Result<String> {
     Ok(Request::new(identity)?.csr_pem)
 }
 
+/// A new root: its certificate and its key, PEM.
+///
+/// # Errors
+/// No randomness.
+pub fn root(trust_domain: &str) -> Result<(String, String)> {
+    let root = RootMaterial::create(trust_domain, LIFE * 144, SystemTime::now())?;
+    Ok((root.certificate_pem, root.key_pem.to_string()))
+}
+
 /// Somebody who signs certificates.
 #[derive(Debug)]
 pub struct Authority {

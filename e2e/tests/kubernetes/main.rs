@@ -9,6 +9,7 @@ mod local;
 mod packets;
 mod probes;
 mod rights;
+mod rotation;
 mod scale;
 mod services;
 mod stage;

@@ -8,17 +8,21 @@
 //! | [`root`] | loads the root's files: made at first start, or given |
 //! | [`rotate`] | the steps of a rotation of the root |
 //! | [`keeper`] | watches files and clock while the server runs, and goes from step to step |
+//! | [`shared`] | the root in a Secret of Kubernetes, the same for all replicas |
+//! | [`steward`] | follows that Secret; the leading replica's writes a rotation's steps (`next_step` decides: pure) |
 //! | [`policy`] | the decision on one request: pure |
 //! | [`serve`] | `IstioCertificateService` over gRPC |
 
 mod files;
 pub mod keeper;
+mod next_step;
 mod pair;
 pub mod policy;
 pub mod root;
 pub mod rotate;
 pub mod serve;
 pub mod shared;
+pub mod steward;
 
 pub use files::RootError;
 pub use keeper::{CaSettings, Keeper};

@@ -7,17 +7,17 @@
 //! STATE_DIR/ca/old.pem    0600  certificate of a root that signed: there while certificates of it live
 //! STATE_DIR/root-cert.pem 0644  all roots that peers shall accept: for the agents' --roots
 //! ```
-//! The first root is made once, at the first start, and replaced by [`rotate`](super::rotate) only: losing it means that
+//! The first root is made once, at the first start, and replaced by a [rotation](super::rotate) only: losing it means that
 //! every node must be given the new one.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use weft_identity::signer::{LeafLifetime, Signer};
+use weft_identity::signer::{LeafLifetime, SignError, Signer};
 
 use super::files::{ANYBODY_ELSE, OTHERS, RootError, create, exists, make_directory, mode_of, read, replace, unusable};
 use super::pair::{certificate_block, key_block, make, read_pair};
-use super::rotate::{self, Phase, next_path, old_path, root_path};
+use super::rotate::{next_path, old_path, root_path};
 
 /// Where the root comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,13 +87,23 @@ fn own(state_dir: &Path, trust_domain: &str, lifetime: LeafLifetime, now: System
         tracing::info!(path = %path.display(), "made a new root certificate");
     }
     let text = read_pair(&path)?;
-    let also = match rotate::phase(state_dir)? {
-        Phase::Steady => None,
-        Phase::Trust => Some(certificate_block(&read_pair(&next_path(state_dir))?)),
-        Phase::Retire => Some(read(&old_path(state_dir), Some(ANYBODY_ELSE))?),
-    };
-    Signer::load(&certificate_block(&text), &key_block(&text), also.as_deref(), lifetime, now)
-        .map_err(|error| unusable(&path, error))
+    let (next, old) = (next_path(state_dir), old_path(state_dir));
+    let next = exists(&next)?.then(|| read_pair(&next)).transpose()?;
+    let old = exists(&old)?.then(|| read(&old, Some(ANYBODY_ELSE))).transpose()?;
+    signer_of(&text, next.as_deref(), old.as_deref(), lifetime, now).map_err(|error| unusable(&path, error))
+}
+
+/// Signs with `root` and hands out the roots of all three, wherever a rotation is.
+pub(super) fn signer_of(
+    root: &str,
+    next: Option<&str>,
+    old: Option<&str>,
+    lifetime: LeafLifetime,
+    now: SystemTime,
+) -> Result<Signer, SignError> {
+    let more: String = [next, old].into_iter().flatten().map(certificate_block).collect();
+    let more = (next.is_some() || old.is_some()).then_some(&*more);
+    Signer::load(&certificate_block(root), &key_block(root), more, lifetime, now)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The root in a Secret, for replicas that must all sign with the same one.
 //!
-//! The files of the state directory stay what the [`Keeper`](super::Keeper) reads; here they are made from the Secret, and made anew when
-//! it changes. Of replicas that start together without a Secret, one makes it; the others take that one.
+//! The files of the state directory stay what the [`Keeper`](super::Keeper) reads; here they are made from the Secret. Of replicas that
+//! start together without a Secret, one makes it; the others take that one. [`super::steward`] follows it from then on.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use weft_identity::signer::Signer;
@@ -13,18 +13,13 @@ use weft_kubernetes::files::{Files, FilesError, SharedSecret, publish};
 use weft_runtime::shared::Reader;
 
 use super::files::{RootError, make_directory, read, remove, replace};
+use super::next_step::{NEXT, OLD, ROOT, given};
 use super::pair::make;
 
-/// The Secret's name. A cluster that brings its own root mounts that one instead (`--ca-cert`).
-pub const SECRET: &str = "weft-ca";
+/// The Secret's name. A cluster that brings its own root as files mounts another one (`--ca-cert`).
+pub use weft_kubernetes::rotation::SECRET;
 /// The ConfigMap with the roots that agents begin with.
 pub const ROOTS: &str = "weft-root-cert";
-/// The file of a root that signs, in the Secret and in the directory `ca`.
-const ROOT: &str = "root.pem";
-/// All files of a root and its rotation.
-const NAMES: [&str; 3] = [ROOT, "next.pem", "old.pem"];
-/// How often the Secret is looked at.
-const LOOK: Duration = Duration::from_secs(5);
 /// After an API server that did not answer.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -39,7 +34,7 @@ pub enum SharedError {
     Files(#[from] RootError),
     /// A Secret without a root: somebody else's, or one that was emptied.
     #[error(
-        "the Secret {SECRET} has no '{ROOT}': restore it, or delete the Secret to make a new root (pods then renew their certificates)"
+        "the Secret {SECRET} has neither '{ROOT}' nor 'tls.crt' and 'tls.key': restore it, or delete the Secret to make a new root (pods then renew their certificates)"
     )]
     Empty,
 }
@@ -54,40 +49,37 @@ pub async fn fetch(
     trust_domain: &str,
     now: SystemTime,
 ) -> Result<(), SharedError> {
-    let files = match secret.read().await? {
-        Some(files) => files,
+    let held = match secret.read().await? {
+        Some(held) => Some(held.files()),
         None => {
             let path = state_dir.join("ca").join(ROOT);
             let ours = Files::from([(ROOT.to_owned(), make(trust_domain, &path, now)?)]);
             if secret.create(&ours).await? {
                 tracing::info!(secret = SECRET, "made a new root certificate");
-                ours
+                Some(ours)
             } else {
-                secret.read().await?.unwrap_or_default()
+                secret.read().await?.map(|held| held.files())
             }
         }
     };
-    if !files.contains_key(ROOT) {
-        return Err(SharedError::Empty);
-    }
-    put(state_dir, &files)?;
+    put(state_dir, &in_force(held.unwrap_or_default(), state_dir)?)?;
     Ok(())
 }
 
-/// Follows the Secret for ever.
-pub async fn follow(secret: SharedSecret, state_dir: PathBuf) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        match secret.read().await {
-            Ok(Some(files)) if files.contains_key(ROOT) => {
-                if let Err(error) = put(&state_dir, &files) {
-                    tracing::error!(%error, "the root of the Secret cannot be taken in; signing as before");
-                }
-            }
-            Ok(_) => tracing::error!(secret = SECRET, "the Secret of the root is gone or empty; signing as before"),
-            Err(error) => tracing::warn!(%error, "the Secret of the root cannot be read; signing as before"),
-        }
+/// The files of the Secret; with a root in the form of `tls.crt` and `tls.key` alone, that one signs, or the one that does already: a change
+/// of these is a rotation.
+pub(super) fn in_force(mut files: Files, state_dir: &Path) -> Result<Files, SharedError> {
+    if !files.contains_key(ROOT) {
+        let given = given(&files).ok_or(SharedError::Empty)?;
+        let root = remembered(state_dir).unwrap_or(given);
+        files.insert(ROOT.to_owned(), root.into_bytes());
     }
+    Ok(files)
+}
+
+/// The root that signs here.
+pub(super) fn remembered(state_dir: &Path) -> Option<String> {
+    read(&state_dir.join("ca").join(ROOT), None).ok()
 }
 
 /// Keeps the ConfigMap of the roots true for ever.
@@ -108,17 +100,20 @@ pub async fn publish_roots(client: Client, namespace: String, mut signer: Reader
     }
 }
 
-/// Writes what differs, and removes what is no more.
-fn put(state_dir: &Path, files: &Files) -> Result<(), RootError> {
+/// Writes what differs, and then removes what is no more. In between and in this order no root is missing that peers shall accept.
+pub(super) fn put(state_dir: &Path, files: &Files) -> Result<(), RootError> {
     let directory = state_dir.join("ca");
     make_directory(&directory, 0o700)?;
-    for name in NAMES {
-        let path = directory.join(name);
-        match files.get(name) {
-            Some(bytes) if read(&path, None).is_ok_and(|text| text.as_bytes() == bytes) => {}
-            Some(bytes) => replace(&path, bytes, 0o600)?,
-            None => remove(&path)?,
+    let names = [OLD, NEXT, ROOT].map(|name| (directory.join(name), files.get(name)));
+    for (path, bytes) in &names {
+        if let Some(bytes) = bytes
+            && !read(path, None).is_ok_and(|text| text.as_bytes() == *bytes)
+        {
+            replace(path, bytes, 0o600)?;
         }
+    }
+    for (path, _) in names.iter().filter(|(_, bytes)| bytes.is_none()) {
+        remove(path)?;
     }
     Ok(())
 }

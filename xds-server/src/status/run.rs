@@ -50,8 +50,8 @@ pub struct StatusParts {
     pub drain: drain::Watch,
 }
 
-/// Begins: three tasks that never end by themselves.
-pub fn start(client: &Client, parts: StatusParts, tasks: &mut JoinSet<()>) {
+/// Begins: three tasks that never end by themselves. Gives whether we lead.
+pub fn start(client: &Client, parts: StatusParts, tasks: &mut JoinSet<()>) -> Leadership {
     let StatusParts { namespace, replica, programmed, nodes, drain } = parts;
     let (candidate, leadership) = Candidate::new(client.clone(), &namespace, LEASE, &replica.name);
     tasks.spawn(candidate.run(drain));
@@ -59,7 +59,7 @@ pub fn start(client: &Client, parts: StatusParts, tasks: &mut JoinSet<()>) {
     let replicas = Replicas::new(client.clone(), &namespace, replica);
     tasks.spawn(say(replicas.clone(), nodes.clone()));
     let leader = Leader {
-        leadership,
+        leadership: leadership.clone(),
         replicas,
         nodes,
         programmed,
@@ -68,6 +68,7 @@ pub fn start(client: &Client, parts: StatusParts, tasks: &mut JoinSet<()>) {
         there: BTreeMap::new(),
     };
     tasks.spawn(leader.run());
+    leadership
 }
 
 /// Tells whoever leads what our agents have acknowledged.
