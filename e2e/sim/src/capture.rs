@@ -65,6 +65,14 @@ struct Hand {
 struct Under {
     commits: VecDeque<Commit>,
     then: Then,
+    /// It is a repair of a pod that is open for want of everything: its first commit is to close it.
+    closes: bool,
+}
+
+impl Under {
+    fn new(commits: Vec<Commit>, then: Then) -> Self {
+        Self { commits: commits.into(), then, closes: false }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +173,12 @@ impl Capture {
         self.acted.filter(|_| hands.any(|hand| hand.goal == Goal::Captured && !opens(hand)))
     }
 
+    /// Whether it has the pod's rules in its care.
+    #[must_use]
+    pub fn holds(&self, pod: usize) -> bool {
+        self.hands.values().any(|hand| hand.pod == pod && hand.held.is_some())
+    }
+
     /// Whether a proxy that connects can be told all pods: those of the first list are in hand, or it is known why not.
     #[must_use]
     pub fn knows_its_pods(&self) -> bool {
@@ -211,6 +225,9 @@ impl Hand {
         }
         if let Some(commit) = act.commits.pop_front() {
             kernel.commit(commit);
+            if std::mem::take(&mut act.closes) {
+                kernel.repair_begun();
+            }
         }
         if !act.commits.is_empty() {
             return Vec::new();
@@ -229,7 +246,11 @@ impl Hand {
             failed: self.failures > 0,
         });
         match (self.goal, in_hand) {
-            (Goal::Captured, None) => self.join(kernel.standing(), kernel, plant),
+            (Goal::Captured, None) => {
+                let blind = plant == Some(Plant::OverlooksTheGuard);
+                let standing = if blind { kernel.stands(false) } else { kernel.standing() };
+                self.join(standing, kernel, plant);
+            }
             (Goal::Captured, Some(now)) => match now.joining() {
                 Act::Join => self.join(Some(Standing::Whole(now.phase)), kernel, plant),
                 Act::Close => self.begin(kernel, Phase::Enrol, Then::Captured(Phase::Enrol), plant),
@@ -248,7 +269,7 @@ impl Hand {
                 _ => self.audit(kernel, now.phase, plant),
             },
             (Goal::Examined, None) => return self.examine(kernel),
-            (Goal::Examined | Goal::Clean, _) => self.clean(),
+            (Goal::Examined | Goal::Clean, _) => self.clean(kernel),
         }
         Vec::new()
     }
@@ -267,34 +288,39 @@ impl Hand {
     }
 
     fn begin(&mut self, kernel: &Kernel, phase: Phase, then: Then, plant: Option<Plant>) {
-        let mut commits = VecDeque::from(kernel.commits(phase));
-        if plant == Some(Plant::ReplacesInTwoActs) {
-            Kernel::removal().into_iter().rev().for_each(|commit| commits.push_front(commit));
+        let mut commits = kernel.commits(phase);
+        match plant {
+            Some(Plant::ReplacesInTwoActs) => _ = commits.splice(0..0, kernel.removal()),
+            Some(Plant::ForgetsTheGuard) => commits.retain(|commit| !matches!(commit, Commit::Guard(_))),
+            _ => {}
         }
-        self.act = Some(Under { commits, then });
+        self.act = Some(Under::new(commits, then));
     }
 
-    fn clean(&mut self) {
-        self.act = Some(Under { commits: Kernel::removal().into(), then: Then::Cleaned });
+    fn clean(&mut self, kernel: &Kernel) {
+        self.act = Some(Under::new(kernel.removal(), Then::Cleaned));
     }
 
     fn audit(&mut self, kernel: &Kernel, phase: Phase, plant: Option<Plant>) {
         match plant {
             _ if kernel.is_whole(phase) => {}
             Some(Plant::NeverAudits) => {}
-            Some(Plant::MendsRoutesOnly) => {
-                self.act = Some(Under { commits: [Commit::Route].into(), then: Then::Mended });
+            Some(Plant::MendsRoutesOnly) => self.act = Some(Under::new(vec![Commit::Route], Then::Mended)),
+            Some(Plant::ReplacesInTwoActs | Plant::ForgetsTheGuard | Plant::MendsTheGuardLast) => {
+                self.begin(kernel, phase, Then::Mended, plant);
             }
-            _ => self.begin(kernel, phase, Then::Mended, plant),
+            _ => self.act = Some(Under::new(kernel.repairs(phase), Then::Mended)),
         }
+        self.act.iter_mut().for_each(|act| act.closes = kernel.is_exposed());
     }
 
     /// Found captured, and not selected: it leaves in order.
     fn examine(&mut self, kernel: &Kernel) -> Vec<Handover> {
+        if !kernel.is_touched() {
+            return Vec::new();
+        }
         let Some(Standing::Whole(phase)) = kernel.standing() else {
-            if kernel.routed || !kernel.rules.is_empty() {
-                self.clean();
-            }
+            self.clean(kernel);
             return Vec::new();
         };
         self.held = Some((phase, true));
@@ -331,7 +357,7 @@ impl Hand {
         self.failures += 1;
         let closes = self.spec.strict || self.failures >= PATIENCE;
         self.act = (self.goal == Goal::Captured && self.held.is_none() && closes)
-            .then(|| Under { commits: kernel.commits(Phase::Steady).into(), then: Then::Closed });
+            .then(|| Under::new(kernel.closing(), Then::Closed));
     }
 
     /// The last commit of an act is in.
@@ -343,10 +369,8 @@ impl Hand {
             Then::Captured(phase) => {
                 self.held = Some((phase, false));
                 if phase == Phase::Enrol && !old {
-                    self.act = Some(Under {
-                        commits: kernel.commits(Phase::Steady).into(),
-                        then: Then::Captured(Phase::Steady),
-                    });
+                    let commits = kernel.commits(Phase::Steady);
+                    self.act = Some(Under::new(commits, Then::Captured(Phase::Steady)));
                 }
                 return self.offer();
             }

@@ -18,8 +18,7 @@ pub fn healed(world: &mut World) -> Result<(), Broken> {
     for (pod, facts) in PODS.iter().enumerate() {
         let selected = now.selects(pod);
         let kernel = &world.kernels[pod];
-        let free = kernel.rules.is_empty() && !kernel.routed;
-        let right = if selected { kernel.is_whole(Phase::Steady) } else { free };
+        let right = if selected { kernel.is_whole(Phase::Steady) } else { kernel.is_free() };
         wrong_unless(right, || format!("{} is selected: {selected}, in its kernel: {kernel:?}", facts.name))?;
         for agent in world.agents.iter().flatten() {
             let known = agent.mesh().workload(&facts.uid()).map(|workload| workload.tunnel);

@@ -34,4 +34,10 @@ pub enum Plant {
     ActsBeforeItReads,
     /// A capture half whose auditor puts routes back, but not rules.
     MendsRoutesOnly,
+    /// A capture half that puts no guard in although it could.
+    ForgetsTheGuard,
+    /// A capture half whose auditor repairs the guard after everything else.
+    MendsTheGuardLast,
+    /// A capture half that takes a pod of which only the guard is left for one that was never captured (Weft did).
+    OverlooksTheGuard,
 }

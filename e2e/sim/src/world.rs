@@ -6,15 +6,14 @@ use std::net::SocketAddr;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weft_model::Uid;
-use weft_node_agent::capture::course::Standing;
-use weft_node_agent::capture::rules::TableName;
 use weft_node_agent::capture::ruleset::Phase;
 use weft_node_agent::outbound::Decision;
 
 use crate::agent::{Agent, Handover, Way};
 use crate::capture::{Capture, Outside};
 use crate::check::{self, Broken};
-use crate::kernel::{Commit, Fate, Kernel};
+use crate::hand::Hand;
+use crate::kernel::{Fate, Kernel};
 use crate::plant::Plant;
 use crate::server::{Disk, Server};
 use crate::truth::{Facts, NAMESPACES, NODES, PODS, POLICIES, PORT, Truth};
@@ -68,10 +67,8 @@ pub enum Step {
     HandoverBreaks(usize),
     /// The proxy half takes the next word of the capture half in.
     AgentObeys(usize),
-    /// Somebody empties a table in a pod.
-    Flush(usize, TableName),
-    /// Somebody takes the policy rule away in a pod.
-    Unroute(usize),
+    /// Somebody with rights in a pod's network namespace changes something in it.
+    Hand(usize, Hand),
     /// One pod calls another.
     Call(usize, usize),
 }
@@ -113,17 +110,20 @@ impl World {
     /// Nothing runs yet. `plant`: a fault that it should find.
     #[must_use]
     pub fn new(seed: u64, plant: Option<Plant>) -> Self {
+        let mut dice = StdRng::seed_from_u64(seed);
+        // The guard is there where nft works; the other promises hold without it.
+        let nft = NODES.map(|_| dice.random_bool(0.75));
         Self {
             truth: Truth::default(),
             disk: Disk::default(),
             server: None,
             agents: Default::default(),
             captures: Default::default(),
-            kernels: Default::default(),
+            kernels: std::array::from_fn(|pod| Kernel::new(nft[PODS[pod].node])),
             steady_since: Default::default(),
             reports: Default::default(),
             plant,
-            dice: StdRng::seed_from_u64(seed),
+            dice,
         }
     }
 
@@ -143,9 +143,8 @@ impl World {
             15 => Step::StreamBreaks(node),
             16 => Step::HandoverBreaks(node),
             17 => Step::ReportLost(node),
-            18..20 => Step::Flush(pod, if dice.random_bool(0.5) { TableName::Mangle } else { TableName::Filter }),
-            20 => Step::Unroute(pod),
-            21..41 => Step::ServerReads,
+            18..26 => Step::Hand(pod, Hand::any(dice)),
+            26..41 => Step::ServerReads,
             41..81 => Step::ServerSends(node),
             81..121 => Step::ServerHears(node),
             121..136 => Step::AgentConnects(node),
@@ -209,17 +208,11 @@ impl World {
             Step::HandoverConnects(node) => self.handover_connects(node),
             Step::HandoverBreaks(node) => self.with_agent(node, |agent| agent.handover = None),
             Step::AgentObeys(node) => self.with_agent(node, Agent::obey),
-            Step::Flush(pod, table) => {
-                // One at a time: both gone is the one state that rules cannot hold (an nft table of its own does).
-                if self.kernels[pod].rules.len() > 1 {
-                    self.kernels[pod].commit(Commit::Empty(table));
-                }
-            }
-            Step::Unroute(pod) => self.kernels[pod].commit(Commit::Unroute),
+            Step::Hand(pod, hand) => self.kernels[pod].suffer(hand),
             Step::Call(from, to) => return self.call(from, to).map(drop),
         }
         self.note_steady();
-        Ok(())
+        (0..PODS.len()).try_for_each(|pod| self.stays_closed(pod))
     }
 
     fn write(&mut self, step: Step) {
@@ -319,7 +312,7 @@ impl World {
     fn capture_toggles(&mut self, node: usize) {
         let takes_along = self.plant == Some(Plant::TakesRulesAlong) && self.captures[node].is_some();
         for (kernel, _) in self.kernels.iter_mut().zip(&PODS).filter(|(_, pod)| takes_along && pod.node == node) {
-            Kernel::removal().into_iter().for_each(|commit| kernel.commit(commit));
+            kernel.removal().into_iter().for_each(|commit| kernel.commit(commit));
         }
         self.captures[node] = if self.captures[node].is_some() { None } else { Some(Capture::new(self.plant)) };
         self.with_agent(node, |agent| agent.handover = None);
@@ -354,15 +347,32 @@ impl World {
     fn note_steady(&mut self) {
         let now = self.truth.now();
         for (pod, since) in self.steady_since.iter_mut().enumerate() {
-            let seen = self.captures[PODS[pod].node].as_ref().and_then(|capture| capture.keeps(pod));
-            if !self.truth.version(now).selects(pod) {
+            let (kernel, capture) = (&self.kernels[pod], self.captures[PODS[pod].node].as_ref());
+            // Everything was taken out by hand, and nobody was there to put it back: who comes finds a pod like any other.
+            let holds = || capture.is_some_and(|capture| capture.holds(pod));
+            let lost = kernel.is_exposed() && kernel.standing().is_none() && !holds();
+            if lost || !self.truth.version(now).selects(pod) {
                 *since = None;
-            } else if self.kernels[pod].standing() == Some(Standing::Whole(Phase::Steady))
-                && seen.is_some_and(|seen| (seen..=now).all(|version| self.truth.version(version).selects(pod)))
+            } else if since.is_none()
+                && kernel.is_whole(Phase::Steady)
+                && capture
+                    .and_then(|capture| capture.keeps(pod))
+                    .is_some_and(|seen| (seen..=now).all(|version| self.truth.version(version).selects(pod)))
             {
-                since.get_or_insert(now);
+                *since = Some(now);
             }
         }
+    }
+
+    /// Promise 1, of every pod after every step. Who has taken everything away by hand has the time until the repair begins.
+    fn stays_closed(&self, pod: usize) -> Result<(), Broken> {
+        let kernel = &self.kernels[pod];
+        for (fate, way) in [(kernel.call_out(), "leaves"), (kernel.call_in(), "enters")] {
+            if fate == Fate::Direct && !kernel.is_exposed() {
+                check::may_go_direct(self.steady_since[pod], pod, way)?;
+            }
+        }
+        Ok(())
     }
 
     /// One pod calls another; what becomes of it.
@@ -370,12 +380,10 @@ impl World {
     /// # Errors
     /// The promise that is broken.
     pub fn call(&mut self, from: usize, to: usize) -> Result<Outcome, Broken> {
-        match self.kernels[from].call_out(PORT) {
-            Fate::Dropped | Fate::Refused => Ok(Outcome::Refused),
-            Fate::Direct => {
-                check::may_go_direct(self.steady_since[from], from, "leaves")?;
-                self.arrive_in_plaintext(from, to)
-            }
+        self.stays_closed(from)?;
+        match self.kernels[from].call_out() {
+            Fate::Dropped | Fate::Refused | Fate::Astray => Ok(Outcome::Refused),
+            Fate::Direct => self.arrive_in_plaintext(from, to),
             Fate::Captured => self.captured_call(from, to),
         }
     }
@@ -399,10 +407,10 @@ impl World {
     }
 
     fn arrive_in_plaintext(&mut self, from: usize, to: usize) -> Result<Outcome, Broken> {
-        match self.kernels[to].call_in(PORT) {
-            Fate::Dropped | Fate::Refused => Ok(Outcome::Refused),
+        self.stays_closed(to)?;
+        match self.kernels[to].call_in() {
+            Fate::Dropped | Fate::Refused | Fate::Astray => Ok(Outcome::Refused),
             Fate::Direct => {
-                check::may_go_direct(self.steady_since[to], to, "enters")?;
                 self.kernels[to].called = true;
                 Ok(Outcome::Direct)
             }

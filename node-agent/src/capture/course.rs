@@ -1,8 +1,11 @@
 //! The course of joining and leaving: which act follows in one pod, by what stands there (`reference/capture.md` section 7).
 //! Pure. `join` does the acts; the simulation (`e2e/sim`) does them to kernels of its own.
 
+use super::compare::{Found, deviations};
+use super::mark::CapturePorts;
 use super::rules::TableName;
-use super::ruleset::Phase;
+use super::ruleset::{Phase, tables};
+use crate::handover::Family;
 
 /// Rules that an earlier life of the capture half left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +118,39 @@ pub fn leaves(phase: Phase) -> bool {
     matches!(phase, Phase::ReleaseIn | Phase::Release)
 }
 
+/// Which rules stand, by what `iptables-save` shows of each table. `guarded`: the guard's own table stands, of whatever
+/// phase; asked only where it matters.
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn standing<E>(
+    shown: &[(Family, TableName, Found)],
+    ports: CapturePorts,
+    guarded: impl FnOnce() -> Result<bool, E>,
+) -> Result<Option<Standing>, E> {
+    // A guard that stands alone is what is left of a captured pod whose every iptables table somebody emptied. Taken for a
+    // pod that joins, it would be opened for the time of joining.
+    if shown.iter().all(|(_, _, found)| found.count_ours() == 0) {
+        return Ok(guarded()?.then_some(Standing::Damaged));
+    }
+    let whole = |phase: &Phase| {
+        shown.iter().all(|(family, name, found)| {
+            let wanted = tables(*family, *phase, ports);
+            wanted.iter().filter(|table| table.name == *name).all(|table| deviations(table, found).is_empty())
+        })
+    };
+    Ok(Some(Phase::ALL.into_iter().find(whole).map_or(Standing::Damaged, Standing::Whole)))
+}
+
+/// Whether the guard's own table is committed before the tables of iptables, for the reasons of [`order`]. `stands`: there
+/// is one, of whatever phase; asked only where it matters.
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn guard_comes_first<E>(phase: Phase, stands: impl FnOnce() -> Result<bool, E>) -> Result<bool, E> {
+    Ok(phase != Phase::Steady && stands()?)
+}
+
 /// The order in which the tables of a phase are committed. `guarded`: a guard of ours stands in the filter table.
 #[must_use]
 pub fn order(phase: Phase, guarded: bool) -> [TableName; 2] {
@@ -138,6 +174,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::capture::rules::{Chain, Table};
 
     #[rstest]
     #[case(None, true, Entry::Reset)]
@@ -155,6 +192,35 @@ mod tests {
     ) {
         assert_eq!(entry::<Infallible>(false, standing, || Ok(new)), Ok(expected));
         assert_eq!(entry::<Infallible>(true, standing, || Ok(new)), Ok(Entry::Reset), "strict");
+    }
+
+    /// What `iptables-save` shows when all of a phase is there.
+    fn shown(phase: Phase) -> Vec<(Family, TableName, Found)> {
+        let show = |table: &Table| {
+            let kernels = table.jumps.iter().map(|jump| format!(":{} ACCEPT [0:0]\n", jump.from));
+            let ours = table.chains.iter().map(|chain| format!(":{} - [0:0]\n", chain.name));
+            let jumps = table.jumps.iter().map(|jump| format!("-A {}\n", jump.specification()));
+            let rules = table.chains.iter().flat_map(Chain::lines).map(|line| line + "\n");
+            let text: String = kernels.chain(ours).chain(jumps).chain(rules).collect();
+            (Family::V4, table.name, Found::parse(&text))
+        };
+        tables(Family::V4, phase, CapturePorts::default()).iter().map(show).collect()
+    }
+
+    #[test]
+    fn a_guard_that_stands_alone_is_what_is_left_of_a_captured_pod() {
+        let by = |shown: &[_], guard| standing::<Infallible>(shown, CapturePorts::default(), || Ok(guard)).unwrap();
+        let nothing = [TableName::Mangle, TableName::Filter].map(|name| (Family::V4, name, Found::default()));
+        assert_eq!((by(&nothing, false), by(&nothing, true)), (None, Some(Standing::Damaged)));
+        for phase in Phase::ALL {
+            let whole = shown(phase);
+            assert_eq!(
+                (by(&whole, false), by(&whole, true)),
+                (Some(Standing::Whole(phase)), Some(Standing::Whole(phase)))
+            );
+            let half = [whole[0].clone(), nothing[1].clone()];
+            assert_eq!(by(&half, true), Some(Standing::Damaged), "{phase:?}");
+        }
     }
 
     #[rstest]

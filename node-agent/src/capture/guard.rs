@@ -1,4 +1,4 @@
-//! The second guard once more, in a native nft table of its own: whoever empties every table that iptables knows
+//! The guards once more, in a native nft table of its own: whoever empties every table that iptables knows
 //! (`iptables -F` in a pod with NET_ADMIN, another tool's clean-up) does not open the pod (`reference/capture.md` section 6,
 //! last rows but one). Only `nft flush ruleset` takes it away; the auditor brings it back.
 //!
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::mark::{HBONE_PORT, LOOP, Mark, OLD, TAKEN};
 use super::program::{Nft, ProgramError};
+use super::rules::CHAIN_PREFIX;
 use super::ruleset::Phase;
 
 /// Name of the table.
@@ -46,6 +47,14 @@ impl Guard {
         Ok(self.nft.list(TABLE)?.is_some())
     }
 
+    /// Whether some guard stands, or chains of ours that iptables-nft has put in.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn or_chains_exist(&self) -> Result<bool, ProgramError> {
+        Ok(shows_ours(&self.nft.chains()?))
+    }
+
     /// Whether the guard of this phase stands, whole.
     ///
     /// # Errors
@@ -74,8 +83,21 @@ impl Guard {
     }
 }
 
-/// The table as nft reads it. Adding before deleting makes the deletion work in either case.
-fn script(phase: Phase) -> String {
+fn shows_ours(chains: &str) -> bool {
+    let ours = |line: &str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["table", _, name, ..] => *name == TABLE,
+        ["chain", name, ..] => name.starts_with(CHAIN_PREFIX),
+        _ => false,
+    };
+    chains.lines().any(ours)
+}
+
+/// The table as nft reads it. What the mangle table has marked for `lo` is let past before it is routed, so the last chain
+/// asks where it went: with the policy rule gone and the first guard altered, it would leave.
+///
+/// Adding before deleting makes the deletion work in either case.
+#[must_use]
+pub fn script(phase: Phase) -> String {
     let on = |mark: Mark| format!("meta mark & {:#x} == {:#x}", mark.mask, mark.value);
     let old = if phase == Phase::Steady { String::new() } else { format!("{} accept", on(OLD)) };
     let flags = "tcp flags & (fin | syn | rst | ack)";
@@ -106,6 +128,10 @@ table inet {TABLE} {{
   {flags} == (rst | ack) accept
   drop
  }}
+ chain postrouting {{
+  type filter hook postrouting priority filter; policy accept;
+  {looped} oif != 1 drop
+ }}
 }}
 ",
         mask = LOOP.mask
@@ -114,7 +140,14 @@ table inet {TABLE} {{
 
 #[cfg(test)]
 mod tests {
-    use super::{Phase, script};
+    use super::{Phase, script, shows_ours};
+
+    #[test]
+    fn ours_are_told_from_others_by_their_names() {
+        assert!(!shows_ours("table ip mangle {\n\tchain PREROUTING {\n\t}\n}\ntable inet firewalld {\n}\n"));
+        assert!(shows_ours("table ip6 mangle {\n\tchain WEFT_PRE {\n\t}\n}\n"));
+        assert!(shows_ours("table inet weft_guard {\n}\n"));
+    }
 
     #[test]
     fn only_transitions_let_old_connections_past() {

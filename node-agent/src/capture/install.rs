@@ -128,7 +128,7 @@ impl Installer {
             routes::install(*family)?;
         }
         let mut changed = false;
-        let guard_first = wanted.phase != Phase::Steady && self.has_guard()?;
+        let guard_first = course::guard_comes_first(wanted.phase, || self.has_guard())?;
         if guard_first {
             changed |= self.apply_guard(wanted.phase)?;
         }
@@ -225,31 +225,29 @@ impl Installer {
         }
     }
 
-    /// Which phase the rules that exist are in: `Ok(None)` when there are none, [`Standing::Damaged`] when they are no
-    /// phase's.
+    /// Which phase the rules that exist are in: `Ok(None)` when there are none and no guard, [`Standing::Damaged`] when they
+    /// are no phase's.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn standing(&self, ports: CapturePorts, ipv6: Ipv6) -> Result<Option<Standing>, InstallError> {
-        if self.count(ipv6)? == 0 {
-            return Ok(None);
-        }
-        for phase in Phase::ALL {
-            if self.audit(Wanted { phase, ports, ipv6 })?.rules.is_empty() {
-                return Ok(Some(Standing::Whole(phase)));
+        let mut shown = Vec::new();
+        for family in ipv6.guarded() {
+            for name in [TableName::Mangle, TableName::Filter] {
+                shown.push((*family, name, self.found(*family, name)?));
             }
         }
-        Ok(Some(Standing::Damaged))
+        course::standing(&shown, ports, || self.has_guard())
     }
 
-    /// Whether rules of ours exist in this namespace, whichever: one program run where the guard has a table of its own.
+    /// Whether rules of ours or a guard exist in this namespace, whichever: one program run where nft shows them all.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn is_there(&self, ipv6: Ipv6) -> Result<bool, InstallError> {
         match &self.guard {
-            Some(guard) => Ok(guard.exists()?),
-            None => Ok(self.count(ipv6)? > 0),
+            Some(guard) if self.backend() == Backend::Nft => Ok(guard.or_chains_exist()?),
+            _ => Ok(self.has_guard()? || self.count(ipv6)? > 0),
         }
     }
 

@@ -186,6 +186,15 @@ impl Nft {
         }
     }
 
+    /// The names of all tables and chains that the kernel filters by, those of iptables-nft included, as nft prints them.
+    ///
+    /// # Errors
+    /// [`ProgramError`].
+    pub fn chains(&self) -> Result<String, ProgramError> {
+        let output = self.command().args(["list", "chains"]).stdin(Stdio::null()).output();
+        judge("nft", output).map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.env("LC_ALL", "C").current_dir("/");
