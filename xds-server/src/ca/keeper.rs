@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
@@ -13,8 +13,9 @@ use weft_identity::signer::{LeafLifetime, Signer};
 use weft_runtime::metrics::Registry;
 use weft_runtime::shared::{self, Reader, Writer};
 
-use super::files::{RootError, remove, replace};
-use super::root::{RootSource, files_of, load};
+use super::files::{RootError, remove, replace, unusable};
+use super::given::{Given, Texts};
+use super::root::{RootSource, files_of, given, given_signer, load, write_roots};
 use super::rotate::{Phase, Stamp, end_step, overlap, phase};
 
 /// How often the files are looked at: three `stat`s.
@@ -46,6 +47,8 @@ pub struct Keeper {
     /// The files could be used.
     good: bool,
     stamp: Option<Stamp>,
+    /// Where the root is given by files.
+    given: Option<Given>,
     looked: Moment,
 }
 
@@ -70,7 +73,9 @@ impl Keeper {
         let (signer, reader) = shared::channel(signer);
         let started = Instant::now();
         let looked = Moment { wall: now, ticks: Duration::ZERO };
-        let mut keeper = Self { settings, clock, started, signer, metrics, seen, good: true, stamp: None, looked };
+        let given = given_texts(&settings)?.map(Given::new);
+        let mut keeper =
+            Self { settings, clock, started, signer, metrics, seen, good: true, stamp: None, given, looked };
         keeper.stamp = keeper.read_stamp();
         keeper.show(keeper.phase());
         Ok((keeper, reader))
@@ -86,7 +91,10 @@ impl Keeper {
 
     /// One look at files and clock.
     fn look(&mut self, now: Moment) {
-        self.reload(now.wall);
+        self.reload(now);
+        if let Err(error) = self.pass(now) {
+            tracing::error!(%error, "the given root cannot be used; signing as before");
+        }
         if self.settings.source == RootSource::Own
             && self.good
             && let Err(error) = self.step(now)
@@ -100,18 +108,17 @@ impl Keeper {
     fn phase(&self) -> Phase {
         match self.settings.source {
             RootSource::Own | RootSource::Shared => phase(&self.settings.state_dir).unwrap_or(Phase::Steady),
-            RootSource::Given { .. } => Phase::Steady,
+            RootSource::Given { .. } => self.given.as_ref().map_or(Phase::Steady, Given::phase),
         }
     }
 
-    fn reload(&mut self, now: SystemTime) {
+    fn reload(&mut self, now: Moment) {
         let seen = stamps(&self.settings);
         if seen == self.seen {
             return;
         }
         self.seen = seen;
-        let CaSettings { state_dir, source, trust_domain, lifetime } = &self.settings;
-        let loaded = load(state_dir, source, trust_domain, *lifetime, now);
+        let loaded = self.load(now);
         self.good = loaded.is_ok();
         match loaded {
             Ok(signer) => {
@@ -125,6 +132,47 @@ impl Keeper {
             }
             Err(error) => tracing::error!(%error, "the CA's files changed and cannot be used; signing as before"),
         }
+    }
+
+    /// Loads the files as they are now.
+    fn load(&mut self, now: Moment) -> Result<Signer, RootError> {
+        let CaSettings { state_dir, source, trust_domain, lifetime } = &self.settings;
+        let texts = given_texts(&self.settings)?;
+        let Some((given, texts)) = self.given.as_mut().zip(texts) else {
+            return load(state_dir, source, trust_domain, *lifetime, now.wall);
+        };
+        // By itself first: what cannot sign is not waited for.
+        let alone = given_signer(&Given::new(texts.clone()), *lifetime, now.wall);
+        let alone = alone.map_err(|error| unusable(state_dir, error))?;
+        let known = self.signer.load();
+        let is_known =
+            alone.roots().certificates().first().is_some_and(|root| known.roots().certificates().contains(root));
+        given.change(texts, is_known, now.ticks);
+        let signer = given_signer(given, *lifetime, now.wall).map_err(|error| unusable(state_dir, error))?;
+        write_roots(state_dir, &signer)?;
+        Ok(signer)
+    }
+
+    /// A given root that was waited for long enough signs; one that was kept for long enough goes.
+    fn pass(&mut self, now: Moment) -> Result<(), RootError> {
+        let Some(given) = &mut self.given else { return Ok(()) };
+        let CaSettings { state_dir, lifetime, .. } = &self.settings;
+        let is_over = self.signer.load().validity().is_expired(now.wall);
+        let mut next = given.clone();
+        if !next.pass(overlap(lifetime.max), is_over, now.ticks) {
+            return Ok(());
+        }
+        let signer = given_signer(&next, *lifetime, now.wall).map_err(|error| unusable(state_dir, error))?;
+        write_roots(state_dir, &signer)?;
+        *given = next;
+        tracing::info!(
+            roots = signer.roots().certificates().len(),
+            phase = given.phase().words(),
+            "a given root that has changed"
+        );
+        self.signer.publish(signer);
+        self.show(self.phase());
+        Ok(())
     }
 
     /// Goes to the next step of a rotation when this one has lasted long enough.
@@ -147,7 +195,7 @@ impl Keeper {
         }
         if stamp.is_over(overlap(self.settings.lifetime.max), now.wall) {
             end_step(&self.settings.state_dir, phase)?;
-            self.reload(now.wall);
+            self.reload(now);
         }
         Ok(())
     }
@@ -168,6 +216,14 @@ impl Keeper {
             Phase::Trust => 1,
             Phase::Retire => 2,
         });
+    }
+}
+
+/// The files of a given root; none if it is not given.
+fn given_texts(settings: &CaSettings) -> Result<Option<Texts>, RootError> {
+    match &settings.source {
+        RootSource::Given { certificate, key, more_roots } => given(certificate, key, more_roots.as_deref()).map(Some),
+        RootSource::Own | RootSource::Shared => Ok(None),
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`serve`] | `IstioCertificateService` over gRPC |
 
 mod files;
+mod given;
 pub mod keeper;
 mod next_step;
 mod pair;

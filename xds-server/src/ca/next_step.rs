@@ -27,7 +27,7 @@ pub(super) const OLD: &str = "old.pem";
 /// One write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
-    /// The root in `tls.crt` and `tls.key` gets the place of one that signs: there is none.
+    /// What signs gets its place in the Secret: there was none, or one that is over ([`in_force`]).
     Adopt,
     /// A new root is made, and will sign.
     Make,
@@ -47,7 +47,7 @@ impl Act {
     /// For the log.
     pub(super) fn words(self) -> &'static str {
         match self {
-            Self::Adopt => "the root of tls.crt and tls.key signs",
+            Self::Adopt => "the root that signs was not the one in root.pem; it is now",
             Self::Make => "a new root was made; every node learns it",
             Self::Take => "tls.crt is another root now; every node learns it",
             Self::Count(Step::Trust) => "every replica hands the next root out",
@@ -70,6 +70,31 @@ pub(super) fn given(files: &Files) -> Option<String> {
     Some(of_tls(text(files, "tls.crt")?, text(files, "tls.key")?, issuer))
 }
 
+/// The files that count. Without `root.pem` the root of `tls.crt` and `tls.key` signs, or the one that does here already (`remembered`), since a
+/// change of these is a rotation. One that cannot sign any more, because it is over, must not wait for a rotation: the next best one that
+/// can takes its place. `None`: there is no root at all.
+pub(super) fn in_force(
+    mut files: Files,
+    remembered: Option<String>,
+    is_usable: impl Fn(&str) -> bool,
+) -> Option<Files> {
+    let given = given(&files);
+    if !files.contains_key(ROOT) {
+        let root = remembered.filter(|_| given.is_some()).or_else(|| given.clone())?;
+        files.insert(ROOT.to_owned(), root.into_bytes());
+    }
+    if text(&files, ROOT).is_some_and(&is_usable) {
+        return Some(files);
+    }
+    if text(&files, NEXT).is_some_and(&is_usable) {
+        let next = files.remove(NEXT);
+        files.extend(next.map(|next| (ROOT.to_owned(), next)));
+    } else if let Some(given) = given.filter(|given| is_usable(given)) {
+        files.insert(ROOT.to_owned(), given.into_bytes());
+    }
+    Some(files)
+}
+
 /// The step that is under way, by the files. One whose old root is still accepted ends first, whatever else is there.
 pub(super) fn step_of(files: &Files) -> Option<Step> {
     if files.contains_key(OLD) {
@@ -78,17 +103,19 @@ pub(super) fn step_of(files: &Files) -> Option<Step> {
     files.contains_key(NEXT).then_some(Step::Trust)
 }
 
-/// What to do now, if anything. `settled`: every replica that runs has what the Secret has (asked in a step only); `lasted`: for how long
+/// What to do now with the files as the Secret has `there` and as they are [`in_force`], if anything. `settled`: every replica that runs has what the Secret has (asked in a step only); `lasted`: for how long
 /// the step has been counted.
 pub(super) fn next_step(
-    files: &Files,
+    (there, files): (&Files, &Files),
     rotation: &Rotation,
     settled: bool,
     lasted: Option<Duration>,
     overlap: Duration,
 ) -> Option<Act> {
-    let given = given(files);
-    let Some(root) = text(files, ROOT) else { return given.map(|_| Act::Adopt) };
+    if there != files {
+        return Some(Act::Adopt);
+    }
+    let (root, given) = (text(files, ROOT).unwrap_or_default(), given(files));
     let Some(step) = step_of(files) else {
         let asked = rotation.requested.is_some();
         let untrue = rotation.mark.is_some() || rotation.given != given.is_some();
@@ -114,11 +141,11 @@ pub(super) fn next_step(
     })
 }
 
-/// The Secret after an act. `remembered` is the root that signed last, as far as anybody here knows; `made` a new one, for [`Act::Make`].
+/// The Secret after an act: `files` are those in force, `made` is a new root, for [`Act::Make`].
 pub(super) fn after(
     act: Act,
     (mut files, before): (Files, &Rotation),
-    (remembered, made): (Option<&str>, Option<Vec<u8>>),
+    made: Option<Vec<u8>>,
     now: SystemTime,
     overlap: Duration,
 ) -> (Files, Rotation) {
@@ -126,10 +153,7 @@ pub(super) fn after(
     let mut rotation = Rotation { given: given.is_some(), ..before.clone() };
     let uncounted = |step| Some(Mark { step, counted: None });
     match act {
-        Act::Adopt => {
-            let root = remembered.map(str::to_owned).or(given);
-            files.extend(root.map(|root| (ROOT.to_owned(), root.into_bytes())));
-        }
+        Act::Adopt => {}
         Act::Make | Act::Take => {
             let next = if act == Act::Make { made } else { given.map(String::into_bytes) };
             files.extend(next.map(|next| (NEXT.to_owned(), next)));

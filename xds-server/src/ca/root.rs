@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use weft_identity::signer::{LeafLifetime, SignError, Signer};
 
 use super::files::{ANYBODY_ELSE, OTHERS, RootError, create, exists, make_directory, mode_of, read, replace, unusable};
+use super::given::{Given, Texts};
 use super::pair::{certificate_block, key_block, make, read_pair};
 use super::rotate::{next_path, old_path, root_path};
 
@@ -52,16 +53,30 @@ pub fn load(
     make_directory(state_dir, 0o755)?;
     let signer = match source {
         RootSource::Given { certificate, key, more_roots } => {
-            let chain = read(certificate, None)?;
-            let secret = read(key, Some(OTHERS))?;
-            let more = more_roots.as_ref().map(|path| read(path, None)).transpose()?;
-            Signer::load(&chain, &secret, more.as_deref(), lifetime, now)
+            given_signer(&Given::new(given(certificate, key, more_roots.as_deref())?), lifetime, now)
                 .map_err(|error| unusable(certificate, error))?
         }
         RootSource::Own | RootSource::Shared => own(state_dir, trust_domain, lifetime, now)?,
     };
-    replace(&state_dir.join("root-cert.pem"), signer.roots().to_pem().as_bytes(), 0o644)?;
+    write_roots(state_dir, &signer)?;
     Ok(signer)
+}
+
+/// For the agents.
+pub(super) fn write_roots(state_dir: &Path, signer: &Signer) -> Result<(), RootError> {
+    replace(&state_dir.join("root-cert.pem"), signer.roots().to_pem().as_bytes(), 0o644)
+}
+
+/// The files of a given root.
+pub(super) fn given(certificate: &Path, key: &Path, more_roots: Option<&Path>) -> Result<Texts, RootError> {
+    let more = more_roots.map(|path| read(path, None)).transpose()?;
+    Ok(Texts { chain: read(certificate, None)?, key: read(key, Some(OTHERS))?, more })
+}
+
+/// What a given root makes, in whatever state it is.
+pub(super) fn given_signer(given: &Given, lifetime: LeafLifetime, now: SystemTime) -> Result<Signer, SignError> {
+    let Texts { chain, key, .. } = given.signs();
+    Signer::load(chain, key, given.more().as_deref(), lifetime, now)
 }
 
 /// The files of a source whose change means that it must be loaded again.

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use weft_identity::signer::Signer;
+use weft_identity::signer::{LeafLifetime, Signer};
 use weft_kubernetes::Client;
 use weft_kubernetes::files::{Files, FilesError, SharedSecret, publish};
 use weft_runtime::shared::Reader;
 
 use super::files::{RootError, make_directory, read, remove, replace};
-use super::next_step::{NEXT, OLD, ROOT, given};
+use super::next_step::{self, NEXT, OLD, ROOT};
 use super::pair::make;
+use super::root::signer_of;
 
 /// The Secret's name. A cluster that brings its own root as files mounts another one (`--ca-cert`).
 pub use weft_kubernetes::rotation::SECRET;
@@ -62,24 +63,16 @@ pub async fn fetch(
             }
         }
     };
-    put(state_dir, &in_force(held.unwrap_or_default(), state_dir)?)?;
+    put(state_dir, &in_force(held.unwrap_or_default(), state_dir, now)?)?;
     Ok(())
 }
 
-/// The files of the Secret; with a root in the form of `tls.crt` and `tls.key` alone, that one signs, or the one that does already: a change
-/// of these is a rotation.
-pub(super) fn in_force(mut files: Files, state_dir: &Path) -> Result<Files, SharedError> {
-    if !files.contains_key(ROOT) {
-        let given = given(&files).ok_or(SharedError::Empty)?;
-        let root = remembered(state_dir).unwrap_or(given);
-        files.insert(ROOT.to_owned(), root.into_bytes());
-    }
-    Ok(files)
-}
-
-/// The root that signs here.
-pub(super) fn remembered(state_dir: &Path) -> Option<String> {
-    read(&state_dir.join("ca").join(ROOT), None).ok()
+/// The files of the Secret that count ([`next_step::in_force`]).
+pub(super) fn in_force(files: Files, state_dir: &Path, now: SystemTime) -> Result<Files, SharedError> {
+    // A life of any length: the question is whether it signs.
+    let is_usable = |root: &str| signer_of(root, None, None, LeafLifetime::default(), now).is_ok();
+    let remembered = read(&state_dir.join("ca").join(ROOT), None).ok();
+    next_step::in_force(files, remembered, is_usable).ok_or(SharedError::Empty)
 }
 
 /// Keeps the ConfigMap of the roots true for ever.

@@ -17,7 +17,7 @@ use super::next_step::{Act, NEXT, OLD, ROOT, Watched, after, given, next_step, s
 use super::pair::make;
 use super::root::signer_of;
 use super::rotate::overlap;
-use super::shared::{SECRET, SharedError, in_force, put, remembered};
+use super::shared::{SECRET, SharedError, in_force, put};
 
 /// How often the Secret is looked at.
 pub const LOOK: Duration = Duration::from_secs(5);
@@ -104,9 +104,10 @@ impl Steward {
     /// Looks and acts once; says how long to rest.
     async fn turn(&mut self) -> Result<Duration, StewardError> {
         let held = within(self.parts.secret.read()).await??.ok_or(StewardError::Gone)?;
-        let files = in_force(held.files(), &self.parts.state_dir)?;
+        let wall = self.parts.clock.now();
+        let files = in_force(held.files(), &self.parts.state_dir, wall)?;
         put(&self.parts.state_dir, &files)?;
-        let now = Moment { wall: self.parts.clock.now(), ticks: self.started.elapsed() };
+        let now = Moment { wall, ticks: self.started.elapsed() };
         let lasted = self.watched.lasted(held.rotation().mark, now);
         let ours = self.say().await?;
         let soon = SOON.min(self.parts.look);
@@ -119,8 +120,8 @@ impl Steward {
         }
         let settled = step_of(&files).is_some() && self.settled(&expected).await?;
         let lasts = overlap(self.parts.lifetime.max);
-        match next_step(&held.files(), &held.rotation(), settled, lasted, lasts) {
-            Some(act) => self.write(act, held, now.wall).await.map(|()| soon),
+        match next_step((&held.files(), &files), &held.rotation(), settled, lasted, lasts) {
+            Some(act) => self.write(act, (held, files), now.wall).await.map(|()| soon),
             None => Ok(self.parts.look),
         }
     }
@@ -155,9 +156,8 @@ impl Steward {
     }
 
     /// Writes an act, if the Secret is as it was read.
-    async fn write(&mut self, act: Act, held: Held, now: SystemTime) -> Result<(), StewardError> {
+    async fn write(&mut self, act: Act, (held, files): (Held, Files), now: SystemTime) -> Result<(), StewardError> {
         let StewardParts { state_dir, trust_domain, lifetime, .. } = &self.parts;
-        let (files, rotation) = (held.files(), held.rotation());
         let made = match act {
             Act::Make => Some(make(trust_domain, &state_dir.join("ca").join(NEXT), now)?),
             _ => None,
@@ -171,9 +171,7 @@ impl Steward {
         if let Some(next) = next {
             signer_of(&next, None, None, *lifetime, now).map_err(|error| StewardError::Unusable(Box::new(error)))?;
         }
-        let remembered = remembered(state_dir);
-        let lasts = overlap(lifetime.max);
-        let (files, rotation) = after(act, (files, &rotation), (remembered.as_deref(), made), now, lasts);
+        let (files, rotation) = after(act, (files, &held.rotation()), made, now, overlap(lifetime.max));
         if within(self.parts.secret.write(held, files, &rotation)).await?? {
             tracing::info!(secret = SECRET, "{}", act.words());
         } else {

@@ -150,6 +150,17 @@ async fn a_root_that_was_put_into_the_secret_beforehand_is_used_as_it_is() {
     );
     let error = Replica::fetch(&api, tempfile::tempdir().unwrap().path()).await.unwrap_err();
     assert!(error.to_string().contains("neither 'root.pem' nor 'tls.crt' and 'tls.key'"), "{error}");
+    // One that is over gives way to one that is not, also when nobody was there to rotate.
+    let api = Api::start().await;
+    let day = Duration::from_secs(24 * 3600);
+    let over = RootMaterial::create("cluster.local", day, SystemTime::now() - 2 * day).unwrap();
+    let mut data = tls(&ours.certificate_pem, &ours.key_pem);
+    data["root.pem"] = encoded(&format!("{}{}", over.certificate_pem, &*over.key_pem)).into();
+    api.put(SECRET, json!({ "metadata": { "name": "weft-ca" }, "data": data }));
+    let replica = Replica::start(&api, "a").await;
+    assert_eq!(replica.root(), ours.certificate_pem);
+    until(&[&replica], &mut Vec::new(), "the root in the Secret", || rotation(&api).given).await;
+    assert_eq!((replica.root(), replica.roots()), (ours.certificate_pem.clone(), 1));
     // A certificate and the key of another one change nothing.
     let api = Api::start().await;
     api.put(SECRET, json!({ "metadata": { "name": "weft-ca" }, "data": tls(RSA.0, RSA.1) }));

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use tempfile::TempDir;
 use weft_identity::clock::Clock;
@@ -201,6 +202,52 @@ fn a_given_certificate_that_is_replaced_is_taken_without_a_restart() {
     assert_eq!(signer.version(), 1);
     let roots = fs::read_to_string(home.path().join("state/root-cert.pem")).unwrap();
     assert_eq!(roots, format!("{}{}", second.certificate_pem, first.certificate_pem));
+}
+
+/// As when a mounted Secret of cert-manager changes.
+#[test]
+fn a_given_root_that_nobody_has_heard_of_signs_when_everybody_has_and_the_one_before_it_is_kept() {
+    let mut bench = Bench::new();
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| bench.home.path().join(name));
+    let write = |root: &weft_identity::signer::RootMaterial| {
+        fs::write(&certificate, &root.certificate_pem).unwrap();
+        fs::write(&key, root.key_pem.as_bytes()).unwrap();
+        fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o440)).unwrap();
+    };
+    let root = |life| weft_identity::signer::RootMaterial::create("td", life, bench.clock.now()).unwrap();
+    let (first, second, third) = (root(LIFE * 24), root(LIFE * 24), root(LIFE * 48));
+    write(&first);
+    let source = RootSource::Given { certificate: certificate.clone(), key: key.clone(), more_roots: None };
+    let settings = CaSettings { source, ..settings(&bench.home) };
+    (bench.keeper, bench.signer) = Keeper::open(settings, bench.clock.clone(), &Registry::new("t", "0")).unwrap();
+    let mut alive = vec![bench.issue()];
+    write(&second);
+    let mut seen = Vec::new();
+    for minute in 0..200 {
+        bench.pass(Duration::from_secs(60));
+        if minute % 10 == 0 {
+            alive.push(bench.issue());
+        }
+        alive.retain(|credentials| credentials.validity().contains(bench.clock.now()));
+        let newest = bench.issue();
+        for other in &alive {
+            let both =
+                accepts(other.roots(), &newest, bench.clock.now()) && accepts(newest.roots(), other, bench.clock.now());
+            assert!(both, "minute {minute}: {seen:?}");
+        }
+        if seen.last() != Some(&(bench.keeper.phase(), bench.published().certificates().len())) {
+            seen.push((bench.keeper.phase(), bench.published().certificates().len()));
+        }
+    }
+    assert_eq!(seen, [(Phase::Trust, 2), (Phase::Retire, 2), (Phase::Steady, 1)]);
+    let published = fs::read_to_string(bench.home.path().join("root-cert.pem")).unwrap();
+    assert_eq!(published, second.certificate_pem);
+    // One that comes when the one before it is over has nothing to wait for.
+    bench.pass(LIFE * 22);
+    write(&third);
+    bench.look();
+    assert!(accepts(&bench.published(), &bench.issue(), bench.clock.now()));
+    assert!(fs::read_to_string(bench.home.path().join("root-cert.pem")).unwrap().starts_with(&third.certificate_pem));
 }
 
 /// Each replica would go on by its own clock, and be called back by the Secret, for ever.

@@ -55,9 +55,9 @@ fn rotation(words: &str) -> Rotation {
 #[case::nothing("root=a", "", true, 0, None)]
 #[case::asked("root=a", "asked", false, 0, Some(Act::Make))]
 #[case::a_mark_without_a_file("root=a", "trust=100", true, 500, Some(Act::Correct))]
-#[case::no_root("", "asked", true, 0, None)]
 // The root of somebody else.
 #[case::given_alone("tls=a", "", false, 0, Some(Act::Adopt))]
+#[case::given_in_place_of_one_that_is_over("root=over tls=b", "tls", true, 0, Some(Act::Adopt))]
 #[case::given_and_adopted("root=a tls=a", "tls", true, 0, None)]
 #[case::given_and_not_said("root=a tls=a", "", true, 0, Some(Act::Correct))]
 #[case::given_no_more("root=a", "tls", true, 0, Some(Act::Correct))]
@@ -92,7 +92,32 @@ fn what_is_done(
     #[case] expected: Option<Act>,
 ) {
     let lasted = Some(Duration::from_secs(lasted));
-    assert_eq!(next_step(&files(there), &rotation(said), settled, lasted, OVERLAP), expected);
+    let there = files(there);
+    let files = in_force(there.clone(), None, is_usable).unwrap();
+    assert_eq!(next_step((&there, &files), &rotation(said), settled, lasted, OVERLAP), expected);
+}
+
+/// Roots by the name `over` are.
+fn is_usable(pair: &str) -> bool {
+    !pair.contains("over")
+}
+
+#[rstest]
+#[case::as_it_is("root=a next=b tls=c", Some("z"), "root=a next=b tls=c")]
+#[case::given_alone("tls=a", None, "root=a tls=a")]
+#[case::written_anew_without_the_one_that_signs("tls=b", Some("a"), "root=a tls=b")]
+#[case::written_anew_and_that_one_is_over("tls=b", Some("over"), "root=b tls=b")]
+#[case::over_in_a_rotation("root=over next=b tls=c", None, "root=b tls=c")]
+#[case::over("root=over tls=c", None, "root=c tls=c")]
+#[case::all_are_over("root=over next=over tls=over", Some("a"), "root=over next=over tls=over")]
+#[case::over_and_alone("root=over", Some("a"), "root=over")]
+fn what_counts(#[case] there: &str, #[case] remembered: Option<&str>, #[case] expected: &str) {
+    assert_eq!(in_force(files(there), remembered.map(pair), is_usable), Some(files(expected)));
+}
+
+#[test]
+fn somebody_elses_secret_has_no_root_whatever_is_remembered() {
+    assert_eq!(in_force(Files::new(), Some(pair("a")), is_usable), None);
 }
 
 /// Whoever looks, from any state, whenever it was killed: what it does next leads to the end, and there is a root that signs throughout.
@@ -101,6 +126,7 @@ fn what_is_done(
 #[case::cert_manager("root=a tls=b", "tls", "root=b tls=b", 5)]
 #[case::cert_manager_alone("tls=b", "", "root=b tls=b", 1)]
 #[case::by_hand("root=a next=c", "", "root=c", 4)]
+#[case::over_in_a_rotation("root=over next=c", "trust=100", "root=c", 2)]
 #[case::twice("root=a next=c tls=d", "asked", "root=d tls=d", 9)]
 fn every_way_ends_with_the_new_root_alone(
     #[case] there: &str,
@@ -110,9 +136,10 @@ fn every_way_ends_with_the_new_root_alone(
 ) {
     let (mut files_now, mut said) = (files(there), rotation(said));
     let mut acts = Vec::new();
-    while let Some(act) = next_step(&files_now, &said, true, Some(OVERLAP), OVERLAP) {
-        let made = Some(pair("new").into_bytes());
-        (files_now, said) = after(act, (files_now, &said), (None, made), at(2000), OVERLAP);
+    loop {
+        let files = in_force(files_now.clone(), None, is_usable).unwrap();
+        let Some(act) = next_step((&files_now, &files), &said, true, Some(OVERLAP), OVERLAP) else { break };
+        (files_now, said) = after(act, (files, &said), Some(pair("new").into_bytes()), at(2000), OVERLAP);
         assert!(files_now.contains_key(ROOT), "{act:?}");
         acts.push(act);
         assert!(acts.len() < 20, "{acts:?}");
@@ -125,17 +152,11 @@ fn every_way_ends_with_the_new_root_alone(
 fn the_key_of_the_old_root_is_gone_when_the_new_one_signs_and_files_of_others_stay() {
     let mut before = files("root=a next=b");
     before.insert("other".to_owned(), b"word".to_vec());
-    let (there, said) = after(Act::Sign, (before, &rotation("trust=100")), (None, None), at(2000), OVERLAP);
+    let (there, said) = after(Act::Sign, (before, &rotation("trust=100")), None, at(2000), OVERLAP);
     let mut expected = files("root=b old=a");
     expected.insert("other".to_owned(), b"word".to_vec());
     assert_eq!(there, expected);
     assert_eq!(said.mark, Some(Mark { step: Step::Retire, counted: None }), "counted when every replica signs with it");
-}
-
-#[test]
-fn a_secret_that_was_written_anew_gets_the_root_back_that_signs() {
-    let (there, _) = after(Act::Adopt, (files("tls=b"), &rotation("")), (Some(&pair("a")), None), at(0), OVERLAP);
-    assert_eq!(there, files("root=a tls=b"), "and the one of tls.crt comes after it, with overlap");
 }
 
 #[test]
