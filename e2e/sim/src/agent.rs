@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use weft_model::address::OriginalDst;
@@ -16,10 +17,11 @@ use weft_node_agent::pods::PodUid;
 use weft_node_agent::worker::own::own_workload;
 use weft_node_agent::worker::served::Served;
 use weft_wire::convert::ResourceType;
-use weft_wire::delta::{Subscriber, Subscription};
-use weft_wire::proto::discovery::DeltaDiscoveryRequest;
+use weft_wire::delta::{CONFIRMATION, Client, Due, MORE_TO_COME, Subscriber, Subscription};
+use weft_wire::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use weft_xds_server::translate::MeshSettings;
 
+use crate::check::{self, Broken};
 use crate::plant::Plant;
 use crate::server::Told;
 use crate::truth::{NODES, PODS};
@@ -44,13 +46,18 @@ pub struct Stream {
     pub up: VecDeque<DeltaDiscoveryRequest>,
     /// On the way to the agent.
     pub down: VecDeque<Told>,
+    /// Responses that were taken in and wait for their answer, by type and nonce.
+    taken: BTreeMap<(String, String), DeltaDiscoveryResponse>,
 }
 
 /// A running proxy half.
 #[derive(Debug)]
 pub struct Agent {
+    index: usize,
     node: NodeInfo,
-    subscribers: BTreeMap<ResourceType, Subscriber>,
+    client: Client,
+    /// Its clock, which only [`Self::wait`] moves.
+    now: Instant,
     mesh: Mesh,
     served: Served,
     /// To the control plane, when it stands.
@@ -61,6 +68,10 @@ pub struct Agent {
     named: Option<BTreeSet<PodUid>>,
     /// No version of the source before this one can be what it knows.
     pub floor: Option<usize>,
+    /// It has had everything of a control plane that had read its source, and has taken nothing away for want of another word.
+    pub informed: bool,
+    /// It has believed one that had not, as it must when it knows no better, or when nothing else is said for a while.
+    pub misled: bool,
     /// What was told by the report before, so that only news is told.
     reported: Option<BTreeSet<Uid>>,
     plant: Option<Plant>,
@@ -87,16 +98,21 @@ impl Agent {
     #[must_use]
     pub fn new(node: usize, plant: Option<Plant>) -> Self {
         let MeshSettings { cluster, trust_domain, network, .. } = MeshSettings::default();
-        let subscriber = |kind| (kind, Subscriber::new(kind, Subscription::Everything));
+        let believes = plant == Some(Plant::BelievesEmptyAnswers);
+        let confirmation = if believes { Duration::ZERO } else { CONFIRMATION };
         Self {
+            index: node,
             node: NodeInfo { name: NODES[node].into(), network, cluster, trust_domain },
-            subscribers: ResourceType::ALL.into_iter().map(subscriber).collect(),
+            client: Client::new(ResourceType::ALL.map(|kind| (kind, Subscription::Everything)), confirmation),
+            now: Instant::now(),
             mesh: Mesh::default(),
             served: Served::default(),
             stream: None,
             handover: None,
             named: None,
             floor: None,
+            informed: false,
+            misled: false,
             reported: None,
             plant,
             late: Vec::new(),
@@ -113,7 +129,19 @@ impl Agent {
     /// Whether the first whole answer of both types is there: before that it asks for no pods.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.subscribers.values().all(Subscriber::is_complete)
+        ResourceType::ALL.iter().all(|kind| self.client.subscriber(*kind).is_some_and(Subscriber::is_complete))
+    }
+
+    /// Whether it doubts what it was told.
+    #[must_use]
+    pub fn is_doubting(&self) -> bool {
+        self.client.is_doubting()
+    }
+
+    /// The control plane has told everything, and it is in force.
+    pub fn settled(&mut self, version: Option<usize>) {
+        self.floor = version;
+        (self.informed, self.misled) = (true, false);
     }
 
     /// Opens a stream: both types ask, with what is held.
@@ -121,33 +149,76 @@ impl Agent {
         if self.plant == Some(Plant::ForgetsWithTheStream) {
             self.mesh = Mesh::default();
         }
-        // As `DeltaStream` does: policies are asked for first.
-        let mut up: VecDeque<_> = self.subscribers.values_mut().rev().map(Subscriber::open).collect();
+        let mut up = VecDeque::from(self.client.open(self.now));
         if self.plant == Some(Plant::AsksForWorkloadsFirst) {
             up.make_contiguous().reverse();
         }
-        self.stream = Some(Stream { up, down: VecDeque::new() });
+        self.stream = Some(Stream { up, ..Stream::default() });
     }
 
     /// Takes the next response in: applies, then acknowledges.
-    pub fn receive(&mut self) {
-        let Some(stream) = &mut self.stream else { return };
-        let Some(told) = stream.down.pop_front() else { return };
-        let kind = ResourceType::from_url(&told.response.type_url);
-        let Some(subscriber) = kind.and_then(|kind| self.subscribers.get_mut(&kind)) else { return };
-        self.floor.get_or_insert(told.version);
-        let empty = told.response.resources.is_empty() && kind == Some(ResourceType::Authorization);
-        let received = subscriber.receive(told.response);
-        stream.up.push_back(received.reply);
-        let mut changes = received.changes;
-        match self.plant {
-            Some(Plant::AcknowledgesFirst) => std::mem::swap(&mut changes, &mut self.late),
-            Some(Plant::EmptyAnswerForgetsPolicies) if empty => {
-                changes.extend(self.mesh.policies().map(|one| Change::Remove(ResourceKey::Policy(one.key.clone()))));
-            }
-            _ => {}
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn receive(&mut self) -> Result<(), Broken> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let Some(Told { response, version, ignorant }) = stream.down.pop_front() else { return Ok(()) };
+        stream.taken.insert((response.type_url.clone(), response.nonce.clone()), response.clone());
+        self.floor.get_or_insert(version);
+        self.misled |= ignorant && !self.informed;
+        let empty = response.resources.is_empty();
+        let Ok(taken) = self.client.take(response, self.now) else { return Ok(()) };
+        let mut due = taken.due;
+        if self.plant == Some(Plant::EmptyAnswerForgetsPolicies) && empty && taken.kind == ResourceType::Authorization {
+            let gone = self.mesh.policies().map(|one| Change::Remove(ResourceKey::Policy(one.key.clone())));
+            due.changes.push((taken.kind, gone.collect()));
         }
-        self.mesh = self.mesh.apply(changes);
+        self.obtain(due)?;
+        if self.plant == Some(Plant::BelievesEmptyAnswers) {
+            let due = self.client.confirm(self.now);
+            self.obtain(due)?;
+        }
+        check::nobody_is_forgotten(self, self.index)
+    }
+
+    /// So much time passes without a word that what was doubted is believed.
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn wait(&mut self) -> Result<(), Broken> {
+        let Some(until) = self.client.wake().filter(|_| self.stream.is_some()) else { return Ok(()) };
+        self.now = until;
+        let due = self.client.confirm(until);
+        let gone = due.changes.iter().flat_map(|(_, changes)| changes).any(|one| matches!(one, Change::Remove(_)));
+        if gone {
+            (self.informed, self.misled) = (false, true);
+        }
+        self.obtain(due)
+    }
+
+    /// Puts in force what is due, and answers then. Each type's changes are seen by connections before those of the next.
+    fn obtain(&mut self, due: Due) -> Result<(), Broken> {
+        for (_, mut changes) in due.changes {
+            if self.plant == Some(Plant::AcknowledgesFirst) {
+                std::mem::swap(&mut changes, &mut self.late);
+            }
+            self.mesh = self.mesh.apply(changes);
+            check::policies_are_there(&self.mesh, self.index)?;
+        }
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        for mut reply in due.replies {
+            if self.plant == Some(Plant::AcknowledgesDoubted) {
+                reply.error_detail = None;
+            }
+            let answered = stream.taken.remove(&(reply.type_url.clone(), reply.response_nonce.clone()));
+            // Of an answer in pieces each is answered, so that the next one comes; only the last one says that all is there.
+            let whole = answered.filter(|one| !one.system_version_info.ends_with(MORE_TO_COME));
+            if let Some(response) = whole.filter(|_| reply.error_detail.is_none()) {
+                check::answer_is_in_force(&response, &self.mesh, self.index)?;
+            }
+            stream.up.push_back(reply);
+        }
+        Ok(())
     }
 
     /// The capture half is there, and says what it has.

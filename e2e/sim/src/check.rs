@@ -6,10 +6,11 @@ use weft_model::authz::{Connection, evaluate};
 use weft_model::{Mesh, Resource, SpiffeId};
 use weft_node_agent::outbound::TunnelPlan;
 use weft_wire::convert::{ResourceType, encode};
+use weft_wire::proto::discovery::DeltaDiscoveryResponse;
 
 use crate::agent::Agent;
 use crate::server::Server;
-use crate::truth::{PODS, Truth};
+use crate::truth::{NODES, PODS, PodFacts, Truth};
 
 /// A promise that is broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,12 +104,24 @@ pub fn peer_is_right(plan: &TunnelPlan, to: usize) -> Result<(), Broken> {
     Err(Broken::WrongPeer { to: PODS[to].name, peers: format!("{:?}", plan.peers) })
 }
 
+/// Promise 1, of what an agent knows: pods come and go in no run, so who has known all of them forgets none, whatever a control
+/// plane says that has not read its source, unless it has said so for long enough.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn nobody_is_forgotten(agent: &Agent, node: usize) -> Result<(), Broken> {
+    let known = |to: &&PodFacts| agent.mesh().workload(&to.uid()).is_some();
+    match PODS.iter().filter(|_| agent.informed).find(|to| !known(to)) {
+        Some(to) => Err(Broken::Forgotten { from: NODES[node], to: to.name }),
+        None => Ok(()),
+    }
+}
+
 /// Promise 2, of what an agent holds.
 ///
 /// # Errors
 /// See [`Broken`].
-pub fn policies_are_there(agent: &Agent, node: usize) -> Result<(), Broken> {
-    let mesh = agent.mesh();
+pub fn policies_are_there(mesh: &Mesh, node: usize) -> Result<(), Broken> {
     for workload in mesh.workloads() {
         if let Some(policy) = workload.policies.iter().find(|policy| mesh.policy(policy).is_none()) {
             let (workload, policy) = (workload.uid.to_string(), policy.to_string());
@@ -143,13 +156,29 @@ pub fn permit_has_a_policy(
     Err(Broken::NoPolicy { to: PODS[to].name, who, floor, now })
 }
 
+/// Promise 3, of a response that is being acknowledged.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn answer_is_in_force(response: &DeltaDiscoveryResponse, mesh: &Mesh, node: usize) -> Result<(), Broken> {
+    let Some(kind) = ResourceType::from_url(&response.type_url) else { return Ok(()) };
+    let in_force = versions(mesh);
+    let version = |name: &String| in_force.get(&(kind, name.clone()));
+    let stale = response.resources.iter().find(|one| version(&one.name) != Some(&one.version)).map(|one| &one.name);
+    match stale.or_else(|| response.removed_resources.iter().find(|name| version(name).is_some())) {
+        Some(name) => Err(Broken::NotInForce { node, name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
 /// Promise 3. Called when everything that was due was sent and acknowledged.
 ///
 /// # Errors
 /// See [`Broken`].
 pub fn acknowledged_is_in_force(server: &Server, agent: &Agent, node: usize) -> Result<(), Broken> {
     let in_force = versions(agent.mesh());
-    for ((kind, name), version) in &in_force {
+    // What another control plane takes for held is its own affair.
+    for ((kind, name), version) in in_force.iter().filter(|_| server.is_ours()) {
         let held = server.session(node, *kind).and_then(|session| session.held(name));
         if held.is_none_or(|held| **held != **version) {
             return Err(Broken::NotInForce { node, name: name.clone() });

@@ -20,6 +20,10 @@ pub enum Plant {
     BelievesBaggage,
     /// An agent that is content with whoever answers its tunnel, as long as it is of the same namespace.
     AcceptsNeighbours,
+    /// An agent that believes at once whatever a control plane that comes back has lost.
+    BelievesEmptyAnswers,
+    /// An agent that acknowledges what it doubts.
+    AcknowledgesDoubted,
     /// A control plane that sends workloads before the policies that they name.
     WorkloadsFirst,
     /// A control plane that takes no last good version for a file that is broken.

@@ -106,6 +106,9 @@ fn heal_once(world: &mut World, round: usize) -> Result<(), Broken> {
         world.take(Step::ServerHears(node))?;
         world.take(Step::ServerSends(node))?;
         world.take(Step::AgentHears(node))?;
+        if round == HEALING / 2 {
+            world.take(Step::AgentWaits(node))?;
+        }
         world.take(Step::CaptureReads(node))?;
         world.take(Step::CaptureActs(node))?;
         world.take(Step::HandoverConnects(node))?;

@@ -35,6 +35,8 @@ pub enum Step {
     ServerReads,
     /// It starts, or is killed.
     ServerToggles,
+    /// Another control plane takes the place of one that is down, and has read only two pods, from this one on, or nothing.
+    StrangerStarts(usize),
     /// It sends what is due to a node.
     ServerSends(usize),
     /// It takes a node's next request in.
@@ -47,6 +49,8 @@ pub enum Step {
     StreamBreaks(usize),
     /// It takes the next response in.
     AgentHears(usize),
+    /// It waits until it believes what it doubts.
+    AgentWaits(usize),
     /// It reports; `true`: whether there is news or not.
     AgentReports(usize, bool),
     /// A report arrives: the n-th of those on their way.
@@ -137,28 +141,32 @@ impl World {
             4 => Step::OptOut(pod),
             5..10 => Step::Policy(dice.random_range(0..POLICIES.len())),
             10 => Step::Break,
-            11 => Step::ServerToggles,
-            12 => Step::AgentToggles(node),
-            13..15 => Step::CaptureToggles(node),
-            15 => Step::StreamBreaks(node),
-            16 => Step::HandoverBreaks(node),
-            17 => Step::ReportLost(node),
-            18..26 => Step::Hand(pod, Hand::any(dice)),
-            26..41 => Step::ServerReads,
-            41..81 => Step::ServerSends(node),
-            81..121 => Step::ServerHears(node),
-            121..136 => Step::AgentConnects(node),
-            136..181 => Step::AgentHears(node),
-            181..191 => Step::AgentReports(node, dice.random_bool(0.2)),
-            191..201 => Step::ReportArrives(node, dice.random_range(0..2)),
-            201..216 => Step::CaptureReads(node),
-            216..236 => Step::CaptureActs(node),
-            236..311 => {
+            11..14 if self.server.is_none() && dice.random_bool(0.5) => {
+                Step::StrangerStarts(dice.random_range(0..=PODS.len()))
+            }
+            11..14 => Step::ServerToggles,
+            14 => Step::AgentToggles(node),
+            15..17 => Step::CaptureToggles(node),
+            17 => Step::StreamBreaks(node),
+            18 => Step::HandoverBreaks(node),
+            19 => Step::ReportLost(node),
+            20 => Step::AgentWaits(node),
+            21..29 => Step::Hand(pod, Hand::any(dice)),
+            29..46 => Step::ServerReads,
+            46..86 => Step::ServerSends(node),
+            86..126 => Step::ServerHears(node),
+            126..141 => Step::AgentConnects(node),
+            141..186 => Step::AgentHears(node),
+            186..196 => Step::AgentReports(node, dice.random_bool(0.2)),
+            196..206 => Step::ReportArrives(node, dice.random_range(0..2)),
+            206..221 => Step::CaptureReads(node),
+            221..241 => Step::CaptureActs(node),
+            241..316 => {
                 let outside = Outside { fails: dice.random_bool(0.02), old: dice.random_bool(0.5) };
                 Step::PodTurns(pod, outside)
             }
-            311..321 => Step::HandoverConnects(node),
-            321..346 => Step::AgentObeys(node),
+            316..326 => Step::HandoverConnects(node),
+            326..351 => Step::AgentObeys(node),
             _ => Step::Call(pod, (pod + dice.random_range(1..PODS.len())) % PODS.len()),
         }
     }
@@ -172,15 +180,14 @@ impl World {
             Step::Enrol(_) | Step::Strict(_) | Step::OptOut(_) | Step::Policy(_) | Step::Break => self.write(step),
             Step::ServerReads => self.server_reads(),
             Step::ServerToggles => self.server_toggles(),
+            Step::StrangerStarts(first) => self.stranger_starts(first),
             Step::ServerSends(node) => return self.server_sends(node),
             Step::ServerHears(node) => self.server_hears(node),
             Step::AgentToggles(node) => self.agent_toggles(node),
             Step::AgentConnects(node) => self.agent_connects(node),
             Step::StreamBreaks(node) => self.stream_breaks(node),
-            Step::AgentHears(node) => {
-                self.with_agent(node, Agent::receive);
-                self.agents[node].iter().try_for_each(|agent| check::policies_are_there(agent, node))?;
-            }
+            Step::AgentHears(node) => self.agents[node].iter_mut().try_for_each(Agent::receive)?,
+            Step::AgentWaits(node) => self.agents[node].iter_mut().try_for_each(Agent::wait)?,
             Step::AgentReports(node, anew) => {
                 if let Some(report) = self.agents[node].as_mut().and_then(|agent| agent.report(anew)) {
                     self.reports[node].push_back(report);
@@ -236,7 +243,16 @@ impl World {
     fn server_reads(&mut self) {
         let now = self.truth.now();
         if let Some(server) = &mut self.server {
+            server.look();
             server.publish(&self.truth, now, &self.disk);
+        }
+    }
+
+    fn stranger_starts(&mut self, first: usize) {
+        if self.server.is_none() {
+            let mut server = Server::stranger(first, self.plant);
+            server.publish(&self.truth, self.truth.now(), &self.disk);
+            self.server = Some(server);
         }
     }
 
@@ -253,9 +269,10 @@ impl World {
         let due = server.due(node);
         let quiet = due.is_empty() && stream.up.is_empty() && stream.down.is_empty();
         stream.down.extend(due);
-        if quiet && server.is_settled(node) && server.version().is_some() {
+        let told = !server.is_ignorant() && !agent.is_doubting();
+        if quiet && told && server.is_settled(node) && server.version().is_some() {
             let news = agent.floor != server.version();
-            agent.floor = server.version();
+            agent.settled(server.version());
             check::acknowledged_is_in_force(server, agent, node)?;
             return if news { self.all_call(node) } else { Ok(()) };
         }
@@ -396,6 +413,7 @@ impl World {
         let Some(identity) = identity(self) else { return Ok(Outcome::Refused) };
         match decision {
             Decision::Refuse(_) => Ok(Outcome::Refused),
+            Decision::Passthrough { .. } if agent.misled => self.arrive_in_plaintext(from, to),
             Decision::Passthrough { .. } => Err(Broken::Forgotten { from: PODS[from].name, to: PODS[to].name }),
             Decision::Plain(_) => self.arrive_in_plaintext(from, to),
             Decision::Local(_) => self.admitted(from, to, &Way::Local(identity)),

@@ -26,6 +26,8 @@ fn breaks(plant: Plant, broken: &Broken) -> bool {
         Plant::ForgetsWithTheStream => {
             matches!(broken, Broken::Forgotten { .. } | Broken::PolicyMissing { .. } | Broken::NotInForce { .. })
         }
+        Plant::BelievesEmptyAnswers => matches!(broken, Broken::Forgotten { .. }),
+        Plant::AcknowledgesDoubted => matches!(broken, Broken::NotInForce { .. }),
         Plant::WorkloadsFirst | Plant::AsksForWorkloadsFirst => matches!(broken, Broken::PolicyMissing { .. }),
         // A name that was not proved permits and refuses.
         Plant::BelievesBaggage => matches!(broken, Broken::NoPolicy { .. } | Broken::NotHealed { .. }),
@@ -45,11 +47,16 @@ fn breaks(plant: Plant, broken: &Broken) -> bool {
     }
 }
 
-/// Where to begin: the rarer ones take up to 70 seeds from 0, and most of these would be tried for nothing each time.
+/// Where to begin: just before the first seed from 0 that finds it, since those before would be tried for nothing each time.
 fn first_seed(plant: Plant) -> u64 {
     match plant {
-        Plant::ForgetsLastGood | Plant::CachesPermits | Plant::MendsTheGuardLast => 34,
-        Plant::OverlooksTheGuard => 64,
+        Plant::AcknowledgesDoubted => 13,
+        Plant::BelievesEmptyAnswers => 24,
+        Plant::CachesPermits => 33,
+        Plant::ForgetsLastGood => 63,
+        Plant::OverlooksTheGuard => 97,
+        Plant::NeverAudits => 7,
+        Plant::ActsBeforeItReads | Plant::MendsRoutesOnly | Plant::MendsTheGuardLast => 4,
         _ => 0,
     }
 }
@@ -78,6 +85,8 @@ fn a_failure_says_how_to_see_it_again_and_then_the_same_happens() {
         (Plant::TakesRulesAlong, "takes-rules-along"),
         (Plant::MendsTheGuardLast, "mends-the-guard-last"),
         (Plant::OverlooksTheGuard, "overlooks-the-guard"),
+        (Plant::BelievesEmptyAnswers, "believes-empty-answers"),
+        (Plant::AcknowledgesDoubted, "acknowledges-doubted"),
     ] {
         let failure = found(plant).unwrap();
         let command = format!("--seed {} --steps {STEPS} --plant {name} --trace", failure.seed);

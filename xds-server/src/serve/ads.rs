@@ -17,7 +17,7 @@ use weft_model::Reason;
 use weft_runtime::drain;
 use weft_runtime::shared::Reader;
 use weft_wire::convert::ResourceType;
-use weft_wire::delta::{Acknowledged, Limits, SYNCED};
+use weft_wire::delta::{Acknowledged, Limits};
 use weft_wire::proto::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use weft_wire::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use weft_wire::refusal::refuse;
@@ -258,9 +258,7 @@ impl StreamTask {
             let refused = refused.into_iter().map(|refused| refused.name).collect();
             entry.settle(Settled { stamp: catalog.stamp(), refused });
         }
-        for (kind, mut response) in due {
-            // There is no catalog before the source was read.
-            response.system_version_info.insert_str(0, SYNCED);
+        for (kind, response) in due {
             let count = response.resources.len() + response.removed_resources.len();
             self.settings.metrics.responses.get_or_create(&of(kind)).inc();
             self.settings.metrics.resources.get_or_create(&of(kind)).inc_by(count as u64);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use weft_wire::convert::ResourceType;
-use weft_wire::delta::{Acknowledged, Limits, Session, SessionStatus, Snapshot};
+use weft_wire::delta::{Acknowledged, Limits, SYNCED, Session, SessionStatus, Snapshot};
 use weft_wire::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 /// Both types of one stream.
@@ -30,7 +30,8 @@ impl Conversation {
         self.sessions.entry(kind).or_insert_with(|| Session::new(kind, limits)).request(request)
     }
 
-    /// What must be sent now: at most one response of each type, none while its last one is unanswered.
+    /// What must be sent now: at most one response of each type, none while its last one is unanswered. There is no snapshot
+    /// before the source was read, and every response says so.
     pub fn due(&mut self, snapshot: &impl Snapshot) -> Vec<(ResourceType, DeltaDiscoveryResponse)> {
         let (policies, addresses) = (ResourceType::Authorization, ResourceType::Address);
         let mut due = vec![(policies, self.next(policies, |session| session.respond_without_removals(snapshot)))];
@@ -40,7 +41,12 @@ impl Conversation {
         if !self.awaits_answer(policies) && !self.awaits_answer(addresses) {
             due.push((policies, self.next(policies, |session| session.respond(snapshot))));
         }
-        due.into_iter().filter_map(|(kind, response)| Some((kind, response?))).collect()
+        let said = |(kind, response): (ResourceType, Option<DeltaDiscoveryResponse>)| {
+            let mut response = response?;
+            response.system_version_info.insert_str(0, SYNCED);
+            Some((kind, response))
+        };
+        due.into_iter().filter_map(said).collect()
     }
 
     /// What is held of a type, once it was asked for.

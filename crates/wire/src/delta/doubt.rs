@@ -12,7 +12,8 @@
 //!                                   the time of confirmation
 //! ```
 //!
-//! A stream that is lost meanwhile settles nothing: what was doubted stays, and the next stream is judged anew. All types
+//! A type that a server does not answer at all holds up the others for the time of confirmation, and is judged when it is
+//! answered. A stream that is lost meanwhile settles nothing: what was doubted stays, and the next stream is judged anew. All types
 //! are judged together, since a policy that is gone opens what an address that is gone does not.
 //! A response whose removals wait is answered when they are in force, or as refused when they are doubted.
 
@@ -55,9 +56,9 @@ pub(super) struct Released {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Not for ever: a server may never answer one of the types.
+    /// Not for ever, once something was said: a server may never answer one of the types.
     Judging {
-        until: Instant,
+        until: Option<Instant>,
     },
     Doubted {
         until: Instant,
@@ -81,6 +82,8 @@ struct First {
     /// Held now, without what waits.
     now: usize,
     complete: bool,
+    /// Its answer has stood for so long that it is believed without those of other types.
+    believed: bool,
     synced: bool,
     waiting: BTreeSet<ResourceKey>,
     replies: Vec<DeltaDiscoveryRequest>,
@@ -88,7 +91,15 @@ struct First {
 
 impl First {
     fn is_doubtful(&self) -> bool {
-        !self.synced && self.now * 2 < self.before
+        !self.synced && !self.believed && self.now * 2 < self.before
+    }
+
+    fn release(&mut self, kind: ResourceType, released: &mut Released) {
+        let waiting = std::mem::take(&mut self.waiting);
+        if !waiting.is_empty() {
+            released.changes.push((kind, waiting.into_iter().map(Change::Remove).collect()));
+        }
+        released.replies.append(&mut self.replies);
     }
 }
 
@@ -99,7 +110,7 @@ impl Doubt {
 
     /// A stream was opened, with so many resources held of each type.
     pub(super) fn opened(&mut self, held: impl Iterator<Item = (ResourceType, usize)>, now: Instant) {
-        self.stage = Stage::Judging { until: now + self.confirmation };
+        self.stage = Stage::Judging { until: Some(now + self.confirmation) };
         for (kind, held) in held {
             let first = self.types.entry(kind).or_default();
             let waiting = std::mem::take(&mut first.waiting);
@@ -110,10 +121,13 @@ impl Doubt {
     /// Takes a response in, and says what of it, and of earlier ones, may happen now.
     pub(super) fn take(&mut self, answer: Answer, now: Instant) -> Released {
         let Answer { kind, changes, complete, synced, held, reply } = answer;
-        if self.stage == Stage::Settled {
+        let first = self.types.entry(kind).or_default();
+        if self.stage == Stage::Settled || first.believed {
             return Released { changes: vec![(kind, changes)], replies: vec![reply], doubted: Vec::new() };
         }
-        let first = self.types.entry(kind).or_default();
+        if self.stage == (Stage::Judging { until: None }) {
+            self.stage = Stage::Judging { until: Some(now + self.confirmation) };
+        }
         first.now = held;
         first.complete |= complete;
         first.synced |= synced;
@@ -160,28 +174,34 @@ impl Doubt {
 
     fn settle(&mut self, released: &mut Released) {
         self.stage = Stage::Settled;
-        for (kind, first) in &mut self.types {
-            let waiting = std::mem::take(&mut first.waiting);
-            if !waiting.is_empty() {
-                released.changes.push((*kind, waiting.into_iter().map(Change::Remove).collect()));
-            }
-            released.replies.append(&mut first.replies);
-        }
+        self.types.iter_mut().for_each(|(kind, first)| first.release(*kind, released));
     }
 
     /// When to ask [`Self::confirm`], if nothing comes before.
     pub(super) fn wake(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Judging { until } | Stage::Doubted { until } => Some(until),
+            Stage::Judging { until } => until,
+            Stage::Doubted { until } => Some(until),
             Stage::Settled => None,
         }
     }
 
-    /// The time of confirmation is over: nobody took it back.
+    /// The time of confirmation is over: nobody took it back. What was not answered yet is not believed for that: a server
+    /// that is slow to answer is one that starts.
     pub(super) fn confirm(&mut self, now: Instant) -> Released {
         let mut released = Released::default();
-        if self.wake().is_some_and(|until| until <= now) {
+        match self.wake() {
+            Some(until) if until <= now => {}
+            _ => return released,
+        }
+        if self.types.values().all(|first| first.complete) {
             self.settle(&mut released);
+            return released;
+        }
+        self.stage = Stage::Judging { until: None };
+        for (kind, first) in self.types.iter_mut().filter(|(_, first)| first.complete) {
+            first.believed = true;
+            first.release(*kind, &mut released);
         }
         released
     }

@@ -1,8 +1,8 @@
 //! The delta discovery protocol (`ambient-wire.md` section 7).
 //!
 //! [`Subscriber`] is the client and [`Session`] the server of one resource type on one stream. Both are state machines
-//! without I/O: messages in, messages out, so that every loss and reconnect can be tested in memory. [`DeltaStream`]
-//! drives subscribers over gRPC.
+//! without I/O: messages in, messages out, so that every loss and reconnect can be tested in memory. [`Client`] is all
+//! subscribers of a stream with what is doubted of their answers, without I/O likewise; [`DeltaStream`] drives it over gRPC.
 //!
 //! ```text
 //!   client                                              server
@@ -11,6 +11,7 @@
 //!   (apply) ------ nonce, error_detail of bad ones ---> request()
 //! ```
 
+mod client;
 mod doubt;
 mod error_detail;
 mod session;
@@ -26,6 +27,7 @@ mod subscriber;
 mod together_tests;
 mod words;
 
+pub use client::{Client, Due, ForeignType, Taken};
 pub use doubt::CONFIRMATION;
 pub use session::{Acknowledged, Limits, Refused, Session, SessionStatus};
 pub use snapshot::Snapshot;

@@ -12,14 +12,14 @@ use weft_model::Change;
 use weft_runtime::backoff::{self, Backoff};
 use weft_runtime::shared::{self, Reader, Writer};
 
-use super::doubt::{Answer, CONFIRMATION, Doubt, Released};
+use super::client::{Client, Due, ForeignType};
+use super::doubt::CONFIRMATION;
 use super::status::StreamStatus;
-use super::subscriber::{Subscriber, Subscription};
-use super::words::{MORE_TO_COME, SYNCED};
+use super::subscriber::Subscription;
 use crate::connect::{ConnectError, Connector, Credentials, CredentialsError, MESSAGE_LIMIT, causes};
 use crate::convert::ResourceType;
 use crate::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status as Refusal};
+use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 
 /// 10 ms doubling to 15 s (`ambient-wire.md` section 7), half of it random.
 pub const BACKOFF: backoff::Settings =
@@ -27,9 +27,6 @@ pub const BACKOFF: backoff::Settings =
 /// Requests that wait to be written: one first request and one reply per type, so this is never full with a server that
 /// sends one response per type at a time; with any other it holds back reading.
 const REQUEST_QUEUE: usize = 16;
-
-/// google.rpc.Code FAILED_PRECONDITION: the code of an answer to what is doubted.
-const FAILED_PRECONDITION: i32 = 9;
 
 /// Who opens the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,8 +77,7 @@ pub struct Batch {
 pub struct DeltaStream {
     connector: Connector,
     settings: StreamSettings,
-    subscribers: BTreeMap<ResourceType, Subscriber>,
-    doubt: Doubt,
+    client: Client,
     /// Types that were answered since the stream was opened.
     answered: BTreeSet<ResourceType>,
     status: Writer<StreamStatus>,
@@ -98,8 +94,8 @@ enum Ended {
     Status(#[from] Status),
     #[error("the control plane ended the stream")]
     Finished,
-    #[error("the control plane sent '{0}', which was not asked for")]
-    ForeignType(String),
+    #[error(transparent)]
+    ForeignType(#[from] ForeignType),
 }
 
 /// From this rest on, every attempt that failed is worth a line; the many quick ones before are not, but for the first.
@@ -113,12 +109,9 @@ impl DeltaStream {
     /// A stream that is not open yet, and the reader of its status.
     #[must_use]
     pub fn new(connector: Connector, settings: StreamSettings) -> (Self, Reader<StreamStatus>) {
-        let subscriptions = settings.subscriptions.iter();
-        let subscribers: BTreeMap<_, _> =
-            subscriptions.map(|(kind, wanted)| (*kind, Subscriber::new(*kind, wanted.clone()))).collect();
-        let (status, reader) = shared::channel(StreamStatus::new(subscribers.keys().copied()));
-        let (doubt, answered) = (Doubt::new(settings.confirmation), BTreeSet::new());
-        (Self { connector, settings, subscribers, doubt, answered, status }, reader)
+        let client = Client::new(settings.subscriptions.clone(), settings.confirmation);
+        let (status, reader) = shared::channel(StreamStatus::new(client.kinds()));
+        (Self { connector, settings, client, answered: BTreeSet::new(), status }, reader)
     }
 
     /// Keeps a stream open and hands each batch to `apply`, which returns when it is in force: only then is it
@@ -147,28 +140,28 @@ impl DeltaStream {
     async fn one_stream(&mut self, apply: &mut impl FnMut(Batch), backoff: &mut Backoff) -> Result<Infallible, Ended> {
         let (requests, mut responses) = self.open().await?;
         loop {
-            let confirmed = self.doubt.wake().map(Instant::from_std);
-            let released = tokio::select! {
+            let confirmed = self.client.wake().map(Instant::from_std);
+            let due = tokio::select! {
                 response = responses.message() => {
                     let response = response?.ok_or(Ended::Finished)?;
-                    let released = self.take(response)?;
+                    let due = self.take(response)?;
                     backoff.reset();
-                    released
+                    due
                 }
                 () = tokio::time::sleep_until(confirmed.unwrap_or_else(Instant::now)), if confirmed.is_some() => {
-                    let doubted = self.doubt.is_doubting();
-                    let released = self.doubt.confirm(Instant::now().into_std());
-                    if doubted && !self.doubt.is_doubting() {
+                    let doubted = self.client.is_doubting();
+                    let due = self.client.confirm(Instant::now().into_std());
+                    if doubted && !self.client.is_doubting() {
                         tracing::warn!("what the control plane's first answer took away is gone: nothing else was said");
                     }
-                    released
+                    due
                 }
             };
-            for (kind, changes) in released.changes {
+            for (kind, changes) in due.changes {
                 apply(Batch { kind, changes, first: self.answered.insert(kind) });
             }
             self.note_doubt();
-            for reply in released.replies {
+            for reply in due.replies {
                 // It fails when the stream is closed; then the next read says why.
                 let _closed = requests.send(reply).await.is_err();
             }
@@ -176,58 +169,29 @@ impl DeltaStream {
     }
 
     /// Takes one response in; what of it is to be applied, and answered then.
-    fn take(&mut self, response: DeltaDiscoveryResponse) -> Result<Released, Ended> {
-        let subscriber = ResourceType::from_url(&response.type_url)
-            .and_then(|kind| self.subscribers.get_mut(&kind))
-            .ok_or_else(|| Ended::ForeignType(response.type_url.clone()))?;
-        let kind = subscriber.kind();
-        let complete = !response.system_version_info.ends_with(MORE_TO_COME);
-        let synced = response.system_version_info.starts_with(SYNCED);
-        let received = subscriber.receive(response);
-        for one in &received.rejected {
+    fn take(&mut self, response: DeltaDiscoveryResponse) -> Result<Due, ForeignType> {
+        let doubted_before = self.client.is_doubting();
+        let taken = self.client.take(response, Instant::now().into_std())?;
+        let kind = taken.kind;
+        for one in &taken.rejected {
             tracing::error!(kind = %kind, name = one.name, error = %one.error, "a resource of the control plane cannot be read");
         }
-        let (held, reply) = (subscriber.held(), received.reply);
-        let doubted_before = self.doubt.is_doubting();
-        let answer = Answer { kind, changes: received.changes, complete, synced, held, reply };
-        let mut released = self.doubt.take(answer, Instant::now().into_std());
-        if self.doubt.is_doubting() {
-            let text = self.words_of_doubt();
-            if !doubted_before {
-                tracing::error!("{text}");
-            }
-            for mut reply in std::mem::take(&mut released.doubted) {
-                // Not in force, so not acknowledged.
-                reply.error_detail.get_or_insert_with(|| Refusal { code: FAILED_PRECONDITION, message: text.clone() });
-                released.replies.push(reply);
-            }
+        if self.client.is_doubting() && !doubted_before {
+            tracing::error!("{}", self.client.words_of_doubt());
         }
-        self.note_response(kind, !received.rejected.is_empty());
-        Ok(released)
-    }
-
-    fn words_of_doubt(&self) -> String {
-        let kinds = self.subscribers.keys().map(|kind| (kind, self.doubt.waiting(*kind)));
-        let counts: Vec<String> =
-            kinds.map(|(kind, (waiting, before))| format!("{waiting} of {before} of {kind}")).collect();
-        let patience = self.settings.confirmation.as_secs();
-        format!(
-            "the control plane's first answer takes away {}; they stay until it says so for {patience} s",
-            counts.join(", ")
-        )
+        self.note_response(kind, !taken.rejected.is_empty());
+        Ok(taken.due)
     }
 
     fn note_doubt(&mut self) {
-        let doubting = self.doubt.is_doubting();
-        let count = |kind| if doubting { self.doubt.waiting(kind).0 } else { 0 };
-        let counts: Vec<_> = self.subscribers.keys().map(|kind| (*kind, count(*kind))).collect();
+        let counts: Vec<_> = self.client.kinds().map(|kind| (kind, self.client.doubted(kind))).collect();
         let known = self.status.load();
         let same =
             |(kind, count): &(ResourceType, usize)| known.types.get(kind).is_some_and(|one| one.doubted == *count);
         if counts.iter().all(same) {
             return;
         }
-        let text = doubting.then(|| self.words_of_doubt());
+        let text = self.client.is_doubting().then(|| self.client.words_of_doubt());
         self.change_status(|status| {
             for (kind, count) in counts {
                 status.types.entry(kind).or_default().doubted = count;
@@ -243,12 +207,8 @@ impl DeltaStream {
         let channel = self.connector.channel().await?;
         let (requests, queue) = mpsc::channel(REQUEST_QUEUE);
         self.answered.clear();
-        let held = self.subscribers.iter().map(|(kind, subscriber)| (*kind, subscriber.held()));
-        self.doubt.opened(held, Instant::now().into_std());
         let mut node = Some(self.node());
-        // Policies are asked for first: a workload that names one which is not here yet is refused everything.
-        for subscriber in self.subscribers.values_mut().rev() {
-            let mut request = subscriber.open();
+        for mut request in self.client.open(Instant::now().into_std()) {
             request.node = node.take(); // the first request of a stream carries it
             let _closed = requests.send(request).await.is_err();
         }
@@ -270,7 +230,7 @@ impl DeltaStream {
     fn note_response(&mut self, kind: ResourceType, nacked: bool) {
         let mut status = (*self.status.load()).clone();
         status.set_connected(true);
-        if let Some(subscriber) = self.subscribers.get(&kind) {
+        if let Some(subscriber) = self.client.subscriber(kind) {
             status.note(subscriber);
         }
         let one = status.types.entry(kind).or_default();

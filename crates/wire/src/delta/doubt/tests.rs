@@ -121,3 +121,22 @@ fn a_server_that_never_answers_one_of_the_types_holds_nothing_up_for_ever() {
     let released = doubt.confirm(now + CONFIRMATION);
     assert_eq!((removals(&released), released.replies.len(), doubt.wake()), (1, 1, None));
 }
+
+/// Found by the simulation: it was believed at once, like a change in the middle of a stream.
+#[test]
+fn an_answer_that_takes_longer_than_the_confirmation_is_doubted_all_the_same() {
+    let (mut doubt, now) = opened();
+    let late = now + 2 * CONFIRMATION;
+    assert_eq!(doubt.confirm(late), Released::default());
+    assert_eq!(doubt.wake(), None, "nothing was said that could be believed");
+    assert_eq!(removals(&doubt.take(answer(ADDRESS, gone(0..10), 0), late)), 0);
+    // The other type is not waited for any longer, and judged when it comes.
+    assert_eq!(doubt.wake(), Some(late + CONFIRMATION));
+    let released = doubt.confirm(late + CONFIRMATION);
+    assert_eq!((removals(&released), released.replies.len()), (10, 1));
+    assert_eq!(removals(&doubt.take(answer(ADDRESS, gone(10..11), 0), late)), 1, "a change like any other");
+    let later = late + 2 * CONFIRMATION;
+    assert_eq!(removals(&doubt.take(answer(POLICY, gone(20..24), 0), later)), 0);
+    assert!(doubt.is_doubting());
+    assert_eq!(removals(&doubt.confirm(later + CONFIRMATION)), 4);
+}
