@@ -30,13 +30,25 @@ impl ShortLife {
     }
 }
 
-/// Other tests need certificates of the usual life, and a root that `weft certs rotate` rotates.
+/// Other tests need certificates of the usual life, a root that `weft certs rotate` rotates, and a replica that leads.
 impl Drop for ShortLife {
     fn drop(&mut self) {
         let _ours = patch(r#"{"data": {"tls.crt": null, "tls.key": null, "ca.crt": null}}"#);
         let _undone = run(&["-n", "weft-system", "rollout", "undo", "deployment/weft-xds-server"], "");
         let _there = rolled_out("weft-system", "deployment/weft-xds-server");
+        let _leads = wait::eventually(DEADLINE, "a replica that leads, and stays", leads);
     }
+}
+
+/// Whether the replica that leads has not been told to end.
+fn leads() -> Result<()> {
+    let holder = "jsonpath={.spec.holderIdentity}";
+    let holder = run(&["-n", "weft-system", "get", "lease", "weft-xds-server", "-o", holder], "")?;
+    let pods = "jsonpath={range .items[*]}{.metadata.name},{.metadata.deletionTimestamp}\n{end}";
+    let pods = run(&["-n", "weft-system", "get", "pods", "-l", "app=weft-xds-server", "-o", pods], "")?;
+    let mut staying = pods.lines().filter_map(|pod| pod.strip_suffix(','));
+    ensure!(staying.any(|pod| holder.starts_with(&format!("{pod}_"))), "'{holder}', pods {pods}");
+    Ok(())
 }
 
 fn patch(text: &str) -> Result<()> {
