@@ -115,6 +115,10 @@ fn words(rotation: &Rotation, now: SystemTime) -> String {
             due(until)
         ),
         None => match (&rotation.requested, rotation.ended) {
+            (Some(when), _) if is_late(when, now) => format!(
+                "A new root was asked for ({when}), and nobody has begun: no weft-xds-server leads, its version is older, or it has its root from \
+                 --ca-cert. Its log says more."
+            ),
             (Some(when), _) => format!(
                 "A new root was asked for ({when}); the weft-xds-server that leads makes it within some seconds, and takes all steps by itself."
             ),
@@ -122,6 +126,11 @@ fn words(rotation: &Rotation, now: SystemTime) -> String {
             (None, None) => "The root is not being rotated, and never was.".to_owned(),
         },
     }
+}
+
+/// Whether somebody has asked so long ago that the leader should have begun. By hand anything may be written there.
+fn is_late(asked: &str, now: SystemTime) -> bool {
+    humantime::parse_rfc3339(asked).is_ok_and(|asked| now.duration_since(asked).is_ok_and(|since| since > LATE))
 }
 
 fn whole(time: Duration) -> String {
@@ -205,6 +214,11 @@ mod tests {
 
     #[test]
     fn a_step_that_is_overdue_says_whom_to_ask() {
+        let asked = rotation(None, false, true, false);
+        assert!(words(&asked, at(30)).contains("within some seconds"));
+        assert!(words(&asked, at(90)).contains("nobody has begun"));
+        let by_hand = Rotation { requested: Some("now".to_owned()), ..asked };
+        assert!(words(&by_hand, at(90)).contains("asked for (now)"));
         let rotation = rotation(Some(Step::Trust), true, false, false);
         assert!(words(&rotation, at(4530)).contains("begins now"));
         let late = words(&rotation, at(4500 + 600));
