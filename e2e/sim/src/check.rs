@@ -8,7 +8,6 @@ use weft_node_agent::outbound::TunnelPlan;
 use weft_wire::convert::{ResourceType, encode};
 use weft_wire::proto::discovery::DeltaDiscoveryResponse;
 
-use crate::agent::Agent;
 use crate::server::Server;
 use crate::truth::{NODES, PODS, PodFacts, Truth};
 
@@ -104,14 +103,14 @@ pub fn peer_is_right(plan: &TunnelPlan, to: usize) -> Result<(), Broken> {
     Err(Broken::WrongPeer { to: PODS[to].name, peers: format!("{:?}", plan.peers) })
 }
 
-/// Promise 1, of what an agent knows: pods come and go in no run, so who has known all of them forgets none, whatever a control
-/// plane says that has not read its source, unless it has said so for long enough.
+/// Promise 1, of what an agent holds that has known everybody. No pod comes or goes in a run, so it forgets none, whatever a
+/// control plane says that has not read its source, unless it has said so for long enough.
 ///
 /// # Errors
 /// See [`Broken`].
-pub fn nobody_is_forgotten(agent: &Agent, node: usize) -> Result<(), Broken> {
-    let known = |to: &&PodFacts| agent.mesh().workload(&to.uid()).is_some();
-    match PODS.iter().filter(|_| agent.informed).find(|to| !known(to)) {
+pub fn nobody_is_forgotten(mesh: &Mesh, node: usize) -> Result<(), Broken> {
+    let known = |to: &&PodFacts| mesh.workload(&to.uid()).is_some();
+    match PODS.iter().find(|to| !known(to)) {
         Some(to) => Err(Broken::Forgotten { from: NODES[node], to: to.name }),
         None => Ok(()),
     }
@@ -131,18 +130,19 @@ pub fn policies_are_there(mesh: &Mesh, node: usize) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Promise 2, of a connection that an agent has let in. `proved`: who has called, whatever the agent took for it.
+/// Promise 2, of a connection that an agent has let in that may go by no version before `floor`. `proved`: who has called,
+/// whatever the agent took for it.
 ///
 /// # Errors
 /// See [`Broken`].
 pub fn permit_has_a_policy(
     truth: &Truth,
-    agent: &Agent,
+    floor: Option<usize>,
     to: usize,
     (proved, admitted): (Option<SpiffeId>, &Connection),
 ) -> Result<(), Broken> {
     let connection = &Connection { identity: proved, ..admitted.clone() };
-    let (floor, now) = (agent.floor.unwrap_or(truth.now()), truth.now());
+    let (floor, now) = (floor.unwrap_or(truth.now()), truth.now());
     let permits = |version: usize| {
         let mesh = &truth.version(version).mesh;
         let workload = mesh.workload(&PODS[to].uid());
@@ -175,8 +175,8 @@ pub fn answer_is_in_force(response: &DeltaDiscoveryResponse, mesh: &Mesh, node: 
 ///
 /// # Errors
 /// See [`Broken`].
-pub fn acknowledged_is_in_force(server: &Server, agent: &Agent, node: usize) -> Result<(), Broken> {
-    let in_force = versions(agent.mesh());
+pub fn acknowledged_is_in_force(server: &Server, mesh: &Mesh, node: usize) -> Result<(), Broken> {
+    let in_force = versions(mesh);
     // What another control plane takes for held is its own affair.
     for ((kind, name), version) in in_force.iter().filter(|_| server.is_ours()) {
         let held = server.session(node, *kind).and_then(|session| session.held(name));

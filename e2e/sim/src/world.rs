@@ -273,7 +273,7 @@ impl World {
         if quiet && told && server.is_settled(node) && server.version().is_some() {
             let news = agent.floor != server.version();
             agent.settled(server.version());
-            check::acknowledged_is_in_force(server, agent, node)?;
+            check::acknowledged_is_in_force(server, agent.mesh(), node)?;
             return if news { self.all_call(node) } else { Ok(()) };
         }
         Ok(())
@@ -440,7 +440,7 @@ impl World {
         let Some(agent) = &mut self.agents[PODS[to].node] else { return Ok(Outcome::Refused) };
         match agent.admit(to, way, SocketAddr::new(PODS[from].ip(), 40_000)) {
             Ok(connection) => {
-                check::permit_has_a_policy(&self.truth, agent, to, (way.identity(), &connection))?;
+                check::permit_has_a_policy(&self.truth, agent.floor, to, (way.identity(), &connection))?;
                 Ok(Outcome::Permitted)
             }
             Err(_) => Ok(Outcome::Refused),
