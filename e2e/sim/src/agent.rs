@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::rngs::StdRng;
 use weft_model::address::OriginalDst;
@@ -75,6 +75,8 @@ pub struct Agent {
     /// What was told by the report before, so that only news is told.
     reported: Option<BTreeSet<Uid>>,
     plant: Option<Plant>,
+    /// With a planted fault: it doubts nothing.
+    believes: bool,
     /// What a planted fault keeps back.
     late: Vec<Change>,
     /// What a planted fault has permitted before.
@@ -98,12 +100,10 @@ impl Agent {
     #[must_use]
     pub fn new(node: usize, plant: Option<Plant>) -> Self {
         let MeshSettings { cluster, trust_domain, network, .. } = MeshSettings::default();
-        let believes = plant == Some(Plant::BelievesEmptyAnswers);
-        let confirmation = if believes { Duration::ZERO } else { CONFIRMATION };
         Self {
             index: node,
             node: NodeInfo { name: NODES[node].into(), network, cluster, trust_domain },
-            client: Client::new(ResourceType::ALL.map(|kind| (kind, Subscription::Everything)), confirmation),
+            client: Client::new(ResourceType::ALL.map(|kind| (kind, Subscription::Everything)), CONFIRMATION),
             now: Instant::now(),
             mesh: Mesh::default(),
             served: Served::default(),
@@ -115,6 +115,7 @@ impl Agent {
             misled: false,
             reported: None,
             plant,
+            believes: false,
             late: Vec::new(),
             permitted: Vec::new(),
         }
@@ -149,6 +150,7 @@ impl Agent {
         if self.plant == Some(Plant::ForgetsWithTheStream) {
             self.mesh = Mesh::default();
         }
+        self.believes = self.plant == Some(Plant::BelievesEmptyAnswers);
         let mut up = VecDeque::from(self.client.open(self.now));
         if self.plant == Some(Plant::AsksForWorkloadsFirst) {
             up.make_contiguous().reverse();
@@ -174,8 +176,8 @@ impl Agent {
             due.changes.push((taken.kind, gone.collect()));
         }
         self.obtain(due)?;
-        if self.plant == Some(Plant::BelievesEmptyAnswers) {
-            let due = self.client.confirm(self.now);
+        if self.believes {
+            let due = self.client.confirm(self.now + CONFIRMATION);
             self.obtain(due)?;
         }
         if self.informed { check::nobody_is_forgotten(&self.mesh, self.index) } else { Ok(()) }
@@ -188,6 +190,7 @@ impl Agent {
     pub fn wait(&mut self) -> Result<(), Broken> {
         let Some(until) = self.client.wake().filter(|_| self.stream.is_some()) else { return Ok(()) };
         self.now = until;
+        self.believes |= self.plant == Some(Plant::BelievesLateAnswers);
         let due = self.client.confirm(until);
         let gone = due.changes.iter().flat_map(|(_, changes)| changes).any(|one| matches!(one, Change::Remove(_)));
         if gone {

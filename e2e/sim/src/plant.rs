@@ -22,6 +22,8 @@ pub enum Plant {
     AcceptsNeighbours,
     /// An agent that believes at once whatever a control plane that comes back has lost.
     BelievesEmptyAnswers,
+    /// An agent that doubts no answer that takes longer than the time of confirmation (Weft's did).
+    BelievesLateAnswers,
     /// An agent that acknowledges what it doubts.
     AcknowledgesDoubted,
     /// A control plane that sends workloads before the policies that they name.

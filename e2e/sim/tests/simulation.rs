@@ -26,7 +26,7 @@ fn breaks(plant: Plant, broken: &Broken) -> bool {
         Plant::ForgetsWithTheStream => {
             matches!(broken, Broken::Forgotten { .. } | Broken::PolicyMissing { .. } | Broken::NotInForce { .. })
         }
-        Plant::BelievesEmptyAnswers => matches!(broken, Broken::Forgotten { .. }),
+        Plant::BelievesEmptyAnswers | Plant::BelievesLateAnswers => matches!(broken, Broken::Forgotten { .. }),
         Plant::AcknowledgesDoubted => matches!(broken, Broken::NotInForce { .. }),
         Plant::WorkloadsFirst | Plant::AsksForWorkloadsFirst => matches!(broken, Broken::PolicyMissing { .. }),
         // A name that was not proved permits and refuses.
@@ -51,7 +51,7 @@ fn breaks(plant: Plant, broken: &Broken) -> bool {
 fn first_seed(plant: Plant) -> u64 {
     match plant {
         Plant::AcknowledgesDoubted => 13,
-        Plant::BelievesEmptyAnswers => 24,
+        Plant::BelievesEmptyAnswers | Plant::BelievesLateAnswers => 24,
         Plant::CachesPermits => 33,
         Plant::ForgetsLastGood => 63,
         Plant::OverlooksTheGuard => 97,
