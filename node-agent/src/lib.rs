@@ -16,6 +16,7 @@ pub mod handover;
 pub mod inbound;
 pub mod kubelet;
 pub mod limits;
+pub mod loopback;
 pub mod node_info;
 pub mod outbound;
 pub mod pods;

@@ -18,7 +18,10 @@ use super::{
     diag::TcpSocket,
     mark::{self, CapturePorts, HBONE_PORT, listen_address},
 };
-use crate::handover::{Family, ListenerRole, ListenerTag};
+use crate::{
+    handover::{Family, ListenerRole, ListenerTag},
+    loopback,
+};
 
 /// Connections that wait for a proxy: as many as the kernel's own default limit (net.core.somaxconn) allows, since the
 /// queue is what bridges a proxy's restart.
@@ -275,6 +278,10 @@ fn listen(role: ListenerRole, family: Family, port: u16) -> Result<Socket, Socke
     };
     let socket = marked(family)?;
     socket.set_reuse_port(true)?;
+    // The pod's own programs call it; the other two are called from the wire.
+    if role == ListenerRole::Outbound {
+        loopback::tune(&SockRef::from(&socket))?;
+    }
     let bound = socket.bind(&SockAddr::from(SocketAddr::new(address, port))).and_then(|()| socket.listen(BACKLOG));
     match bound {
         Ok(()) => Ok(socket),

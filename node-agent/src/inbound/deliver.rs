@@ -98,6 +98,7 @@ async fn attempt(
 }
 
 async fn connect(socket: DialSocket, from: SocketAddr, application: SocketAddr) -> io::Result<TcpStream> {
+    socket.stay_in_the_pod()?;
     // A client of the other family has no address here: the pod's own routes choose one.
     if from.is_ipv4() == application.is_ipv4() {
         socket.bind(from)?;

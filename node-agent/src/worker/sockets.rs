@@ -23,6 +23,7 @@ use weft_model::Reason;
 
 use super::limits::Limits;
 use crate::handover::Family;
+use crate::loopback;
 use crate::pods::PodUid;
 
 /// Sockets of the first question for a pod.
@@ -225,6 +226,14 @@ impl DialSocket {
         Ok(rustix::net::bind(&self.0, &from)?)
     }
 
+    /// Says that what it will connect to is in its own pod: see [`loopback`].
+    ///
+    /// # Errors
+    /// Those of setsockopt.
+    pub fn stay_in_the_pod(&self) -> io::Result<()> {
+        loopback::tune(&SockRef::from(&self.0))
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -339,6 +348,8 @@ mod tests {
         let to = listener.local_addr().unwrap();
         let socket = sockets.take(&pod, Family::V4, PATIENCE).await.unwrap();
         socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        socket.stay_in_the_pod().unwrap();
+        assert!(socket2::SockRef::from(&socket.0).tcp_congestion().unwrap().starts_with(b"reno"));
         let stream = socket.connect(to).now_or_never().expect("without waiting").unwrap();
         assert_eq!(listener.accept().await.unwrap().1, stream.local_addr().unwrap());
         drop(listener);

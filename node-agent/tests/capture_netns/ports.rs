@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
 };
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use weft_node_agent::{
     capture::ruleset::Phase,
     handover::{Family, ListenerRole},
@@ -16,7 +16,9 @@ use weft_testkit::{
     netns::{Lab, Pod},
 };
 
-use crate::equipment::{Captured, DEADLINE, FAMILIES, QUIET, accept, address, connect, dial, installers, listen};
+use crate::equipment::{
+    Captured, DEADLINE, FAMILIES, QUIET, accept, address, connect, dial, elsewhere, installers, listen,
+};
 
 /// An application that binds and listens, with or without SO_REUSEADDR.
 fn application(pod: &Pod, at: SocketAddr, reuse: bool) -> Result<Socket, ErrorKind> {
@@ -119,5 +121,23 @@ fn dial_ports_are_chosen_and_used_again() {
         hangs.bind(&SockAddr::from(peer)).unwrap();
         let outcome = hangs.connect_timeout(&SockAddr::from(address(&pod, family, 8001)), QUIET);
         assert_eq!(outcome.map_err(|error| error.kind()), Err(ErrorKind::TimedOut));
+    }
+}
+
+#[test]
+fn only_what_stays_in_the_pod_has_another_congestion_control_than_the_node_wants() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    let (pod, client) = (lab.pod(1, "pod").unwrap(), lab.pod(2, "client").unwrap());
+    let captured = Captured::new(&pod, &installers()[0], Phase::Steady);
+    let control = |socket: &TcpStream| String::from_utf8(SockRef::from(socket).tcp_congestion().unwrap()).unwrap();
+    for family in FAMILIES {
+        let from_the_pod = connect(&pod, elsewhere(family), DEADLINE).unwrap();
+        let (outbound, _) = captured.accept(ListenerRole::Outbound, family, DEADLINE).unwrap();
+        assert_eq!(control(&outbound).trim_end_matches('\0'), "reno");
+        let _application = listen(&pod, family, 8080);
+        let _from_the_wire = connect(&client, address(&pod, family, 8080), DEADLINE).unwrap();
+        let (inbound, _) = captured.accept(ListenerRole::Inbound, family, DEADLINE).unwrap();
+        assert_eq!(control(&inbound), control(&from_the_pod), "its other end is on the wire: as the node is set");
     }
 }
