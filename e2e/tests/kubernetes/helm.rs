@@ -12,6 +12,8 @@ use crate::stage::{DEADLINE, Load, Stage, run};
 use crate::{alone, shop};
 
 const RELEASE: &str = "weft";
+/// For an upgrade: an old agent may finish its connections for four minutes, and for so long Kubernetes counts it (decision 25).
+const WAIT: &str = "330s";
 
 struct Helm {
     program: PathBuf,
@@ -45,10 +47,10 @@ impl Helm {
         let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/helm");
         let chart = chart.to_str().context("a path in UTF-8")?;
         let what = ["upgrade", "--install", RELEASE, chart, "--reset-values", "--take-ownership", "--set", values];
-        let (done, text) = self.run(&[&what[..], &["--wait", "--timeout", "120s"]].concat())?;
+        let (done, text) = self.run(&[&what[..], &["--wait", "--timeout", WAIT]].concat())?;
         ensure!(done, "{text}");
-        // Helm waits for all but one node (maxUnavailable).
-        run(&["-n", "weft-system", "rollout", "status", "daemonset/weft-node-agent", "--timeout=120s"], "").map(drop)
+        let wait = format!("--timeout={WAIT}");
+        run(&["-n", "weft-system", "rollout", "status", "daemonset/weft-node-agent", &wait], "").map(drop)
     }
 }
 

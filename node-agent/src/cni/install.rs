@@ -48,10 +48,10 @@ pub struct CniInstallOptions {
     /// The namespace of the agent, which is exempt as well.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     pub own_namespace: Option<String>,
-    /// Take the entry and the program away instead.
+    /// Take the entry and the program away instead of keeping them there.
     #[arg(long)]
     pub remove: bool,
-    /// With --remove: then wait for a signal, as the pods of a DaemonSet must.
+    /// With --remove: keep them away until a signal, as the pods of a DaemonSet must.
     #[arg(long, requires = "remove")]
     pub stay: bool,
     /// With --remove: empty this directory as well, such as the one in which the halves of an agent met that is gone for good.
@@ -86,17 +86,13 @@ pub enum CniInstallError {
     },
 }
 
-/// Runs until a signal; with `--remove` until that is done.
+/// Runs until a signal; with `--remove` alone until that is done.
 ///
 /// # Errors
 /// For the terminal.
 pub fn run(options: &CniInstallOptions) -> Result<(), CniInstallError> {
-    if options.remove {
-        remove(options)?;
-        tracing::info!("the plugin is removed");
-        if !options.stay {
-            return Ok(());
-        }
+    if options.remove && !options.stay {
+        return remove(options).map(drop);
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CniInstallError::Runtime)?;
@@ -104,34 +100,48 @@ pub fn run(options: &CniInstallOptions) -> Result<(), CniInstallError> {
         let mut signals = Signals::new().map_err(CniInstallError::Runtime)?;
         tokio::select! {
             signal = signals.next() => tracing::info!(%signal, "ending; the node's CNI configuration stays as it is"),
-            () = keep(options), if !options.remove => {}
+            () = keep(options, if options.remove { keep_away } else { keep_there }) => {}
         }
         Ok(())
     })
 }
 
-async fn keep(options: &CniInstallOptions) {
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// One look at the node: what was done, if anything was.
+type Look = fn(&CniInstallOptions) -> Result<Option<String>, CniInstallError>;
+
+async fn keep(options: &CniInstallOptions, look: Look) {
+    let mut next = interval(LOOK);
+    next.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = String::new();
-    let mut begun = false;
+    let mut begun = options.remove;
     loop {
-        look.tick().await;
+        next.tick().await;
         // Only at the beginning: later a node without a capture half is to start no pod of the mesh.
         if !begun && UnixStream::connect(&options.socket).is_err() {
             say(&mut told, &format!("waiting for the capture half at {}", options.socket.display()));
             continue;
         }
         begun = true;
-        match install(options) {
-            Ok(Some(path)) => {
+        match look(options) {
+            Ok(done) => {
                 told.clear();
-                tracing::info!(path = %path.display(), "new pods wait for their capture from now on");
+                if let Some(done) = done {
+                    tracing::info!("{done}");
+                }
             }
-            Ok(None) => told.clear(),
             Err(error) => say(&mut told, &error.to_string()),
         }
     }
+}
+
+fn keep_there(options: &CniInstallOptions) -> Result<Option<String>, CniInstallError> {
+    let changed = install(options)?;
+    Ok(changed.map(|path| format!("{}: new pods wait for their capture from now on", path.display())))
+}
+
+/// Again and again, because an agent that keeps the plugin there may still run: in an upgrade two overlap (`maxSurge`).
+fn keep_away(options: &CniInstallOptions) -> Result<Option<String>, CniInstallError> {
+    Ok(remove(options)?.then(|| "the plugin is removed".to_owned()))
 }
 
 /// Once, not twice a second.
@@ -173,20 +183,24 @@ pub fn install(options: &CniInstallOptions) -> Result<Option<PathBuf>, CniInstal
     Err(CniInstallError::NoConfiguration(options.configurations.clone()))
 }
 
-/// Takes our entry out of every configuration, then the program away.
+/// Takes our entry out of every configuration, then the program away. True: something was there.
 ///
 /// # Errors
 /// [`CniInstallError`]; calling again completes what was begun.
-pub fn remove(options: &CniInstallOptions) -> Result<(), CniInstallError> {
+pub fn remove(options: &CniInstallOptions) -> Result<bool, CniInstallError> {
+    let mut found = false;
     for path in candidates(&options.configurations)? {
         let text = fs::read_to_string(&path).map_err(failed(&path))?;
         if let Ok(Some(without)) = unchain(&text) {
             replace(&path, without.as_bytes(), 0o600)?;
+            found = true;
         }
     }
     let program = options.programs.join(TYPE);
+    found |= program.exists();
     gone(fs::remove_file(&program)).map_err(failed(&program))?;
-    options.empty.as_deref().map_or(Ok(()), empty)
+    options.empty.as_deref().map_or(Ok(()), empty)?;
+    Ok(found)
 }
 
 /// The directory itself stays: it is a mount point here.

@@ -79,8 +79,8 @@ fn it_goes_into_the_first_that_runtimes_read_and_comes_back_when_that_is_written
     assert_eq!(node.plugins("10-pods.conflist"), ["ptp", "weft-cni"]);
     assert_eq!(node.names(), ["00-broken.conflist", "05-notes.txt", "10-pods.conflist", "20-other.conflist"]);
 
-    remove(&node.options).unwrap();
-    remove(&node.options).unwrap();
+    assert!(remove(&node.options).unwrap());
+    assert!(!remove(&node.options).unwrap(), "nothing is left");
     assert_eq!(node.plugins("10-pods.conflist"), ["ptp"]);
     assert_eq!(node.program(), None);
 }
@@ -149,4 +149,22 @@ fn what_the_halves_left_goes_only_where_that_is_asked() {
     remove(&node.options).unwrap();
     assert_eq!(fs::read_dir(&run).unwrap().count(), 0);
     assert_eq!(node.names(), ["10-pods.conflist"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_without_the_plugin_takes_away_what_the_one_before_it_put_in_again() {
+    let node = node();
+    node.write("10-pods.conflist", LIST);
+    let away = CniInstallOptions { remove: true, stay: true, ..node.options.clone() };
+    let before = async {
+        for _ in 0..3 {
+            install(&node.options).unwrap();
+            tokio::time::sleep(LOOK * 2).await;
+            assert_eq!((node.plugins("10-pods.conflist"), node.program()), (vec!["ptp".to_owned()], None));
+        }
+    };
+    tokio::select! {
+        () = keep(&away, keep_away) => unreachable!("until it is dropped"),
+        () = before => {}
+    }
 }
