@@ -106,14 +106,15 @@ pub fn run(options: &CniInstallOptions) -> Result<(), CniInstallError> {
     })
 }
 
-/// One look at the node: what was done, if anything was.
-type Look = fn(&CniInstallOptions) -> Result<Option<String>, CniInstallError>;
+/// One look at the node: what was done, if anything was; and what is so, where that was not said yet, or was not so in between.
+type Look = fn(&CniInstallOptions, bool) -> Result<Option<String>, CniInstallError>;
 
 async fn keep(options: &CniInstallOptions, look: Look) {
     let mut next = interval(LOOK);
     next.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = String::new();
     let mut begun = options.remove;
+    let mut said = false;
     loop {
         next.tick().await;
         // Only at the beginning: later a node without a capture half is to start no pod of the mesh.
@@ -122,25 +123,31 @@ async fn keep(options: &CniInstallOptions, look: Look) {
             continue;
         }
         begun = true;
-        match look(options) {
+        match look(options, said) {
             Ok(done) => {
                 told.clear();
+                said = true;
                 if let Some(done) = done {
                     tracing::info!("{done}");
                 }
             }
-            Err(error) => say(&mut told, &error.to_string()),
+            Err(error) => {
+                say(&mut told, &error.to_string());
+                said = false;
+            }
         }
     }
 }
 
-fn keep_there(options: &CniInstallOptions) -> Result<Option<String>, CniInstallError> {
+/// The last word is what `weft check` reads of a node's plugin.
+fn keep_there(options: &CniInstallOptions, said: bool) -> Result<Option<String>, CniInstallError> {
     let changed = install(options)?;
-    Ok(changed.map(|path| format!("{}: new pods wait for their capture from now on", path.display())))
+    let there = if said { changed } else { changed.or_else(|| place(options)) };
+    Ok(there.map(|path| format!("{}: new pods wait for their capture from now on", path.display())))
 }
 
 /// Again and again, because an agent that keeps the plugin there may still run: in an upgrade two overlap (`maxSurge`).
-fn keep_away(options: &CniInstallOptions) -> Result<Option<String>, CniInstallError> {
+fn keep_away(options: &CniInstallOptions, _said: bool) -> Result<Option<String>, CniInstallError> {
     Ok(remove(options)?.then(|| "the plugin is removed".to_owned()))
 }
 
@@ -181,6 +188,12 @@ pub fn install(options: &CniInstallOptions) -> Result<Option<PathBuf>, CniInstal
         }
     }
     Err(CniInstallError::NoConfiguration(options.configurations.clone()))
+}
+
+/// The configuration that has our entry.
+fn place(options: &CniInstallOptions) -> Option<PathBuf> {
+    let has = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| matches!(unchain(&text), Ok(Some(_))));
+    candidates(&options.configurations).ok()?.into_iter().find(has)
 }
 
 /// Takes our entry out of every configuration, then the program away. True: something was there.

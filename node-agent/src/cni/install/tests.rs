@@ -66,8 +66,15 @@ fn it_goes_into_the_first_that_runtimes_read_and_comes_back_when_that_is_written
     node.write("20-other.conflist", LIST);
     node.write("05-notes.txt", "");
     let list = node.options.configurations.join("10-pods.conflist");
+    assert_eq!(place(&node.options), None);
     assert_eq!(install(&node.options).unwrap(), Some(list.clone()));
     assert_eq!(install(&node.options).unwrap(), None);
+    let said = |again: bool| keep_there(&node.options, again).unwrap();
+    assert!(
+        said(false).is_some_and(|words| words.contains("10-pods.conflist: new pods wait")),
+        "by a successor that changes nothing"
+    );
+    assert_eq!(said(true), None, "once");
     assert_eq!(node.plugins("10-pods.conflist"), ["ptp", "weft-cni"]);
     assert_eq!(node.plugins("20-other.conflist"), ["ptp"]);
     let value: Value = serde_json::from_str(&node.read("10-pods.conflist")).unwrap();
