@@ -62,6 +62,7 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
         outcomes: ground.outcomes.clone(),
         nodes: nodes.clone(),
         tokens: ground.tokens.clone(),
+        signer: signer.clone(),
         settings: shown_settings(&arguments),
     };
     let admin = register(Admin::new(readiness.clone(), registry.clone()).logging(logging), &sources);

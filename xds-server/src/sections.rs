@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use weft_identity::signer::Signer;
 use weft_manifest::Outcome;
 use weft_model::view::{self, ConfigView, Finding, RejectedRow, SubscriberRow, TypeRow};
 use weft_runtime::admin::Admin;
@@ -25,6 +26,7 @@ pub(crate) struct Sources {
     pub(crate) outcomes: Reader<Option<Arc<Outcome>>>,
     pub(crate) nodes: Nodes,
     pub(crate) tokens: Option<Arc<NodeTokens>>,
+    pub(crate) signer: Reader<Signer>,
     pub(crate) settings: BTreeMap<String, String>,
 }
 
@@ -76,10 +78,17 @@ fn config(sources: &Sources) -> ConfigView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: String::new(),
         settings: sources.settings.clone(),
+        signs_until: sources.signer.read(signs_until),
         control_plane: None,
         subscribers: subscribers(sources),
         findings,
     }
+}
+
+/// When what signs certificates ends, in seconds since 1970.
+fn signs_until(signer: &Signer) -> Option<i64> {
+    let end = signer.validity().not_after.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(end.as_secs()).ok()
 }
 
 fn object_findings(sources: &Sources) -> Vec<Finding> {

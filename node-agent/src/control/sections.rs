@@ -106,6 +106,7 @@ fn config(sources: &Sources) -> ConfigView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: sources.node.name.to_string(),
         settings: sources.settings.clone(),
+        signs_until: None,
         control_plane: Some(ControlPlaneView {
             address: sources.control_plane.clone(),
             connected: status.connected,

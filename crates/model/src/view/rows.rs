@@ -179,6 +179,9 @@ pub struct ConfigView {
     pub node: String,
     /// Settings by name, as text; secrets are never among them.
     pub settings: BTreeMap<String, String>,
+    /// Server: when the certificate ends that signs those of workloads, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signs_until: Option<i64>,
     /// Agents: the stream from the control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlaneView>,
