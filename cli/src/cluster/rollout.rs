@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 /// `None`: it is. Else what is missing, in words. `pods`: those of a DaemonSet. Its own status counts the oldest pod of each node, also
-/// one that has been told to end and finishes what it has, so the pods themselves say more.
+/// one that has been told to end and finishes what it has, so the pods themselves say more; and it says more than their labels, where a
+/// template was changed and changed back: then pods of an older generation are as they shall be.
 #[must_use]
 pub fn missing(object: &Value, pods: &[Value]) -> Option<String> {
     let (spec, status) = (&object["spec"], &object["status"]);
@@ -13,10 +14,11 @@ pub fn missing(object: &Value, pods: &[Value]) -> Option<String> {
     }
     let (wanted, updated, ready) = if object["kind"] == "DaemonSet" {
         let new: Vec<_> = pods.iter().filter(|pod| is_new(object, pod)).collect();
+        let ready = count(new.iter().filter(|pod| is_ready(pod)).count());
         (
             number(&status["desiredNumberScheduled"]),
-            count(new.len()),
-            count(new.iter().filter(|pod| is_ready(pod)).count()),
+            count(new.len()).max(number(&status["updatedNumberScheduled"])),
+            ready.max(number(&status["updatedNumberScheduled"]).min(number(&status["numberAvailable"]))),
         )
     } else {
         (
@@ -87,6 +89,21 @@ mod tests {
     #[case(json!({ "kind": "Deployment", "metadata": { "generation": 1 } }), Some("not looked at yet"))]
     fn what_is_missing(#[case] object: Value, #[case] expected: Option<&str>) {
         assert_eq!(missing(&object, &[]).as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case(2, 2, None)]
+    #[case(1, 2, Some("1 of 2 started"))]
+    #[case(2, 1, Some("1 of 2 ready"))]
+    fn pods_of_an_older_generation_whose_template_is_the_present_one_again_are_enough(
+        #[case] updated: i64,
+        #[case] available: i64,
+        #[case] expected: Option<&str>,
+    ) {
+        let mut set = daemon_set(2);
+        set["status"]["updatedNumberScheduled"] = updated.into();
+        set["status"]["numberAvailable"] = available.into();
+        assert_eq!(missing(&set, &[pod("1", "True", false), pod("1", "True", false)]).as_deref(), expected);
     }
 
     #[rstest]
