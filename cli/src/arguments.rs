@@ -4,17 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::cluster::options::{
-    CheckOptions, ClusterOptions, EnrollOptions, InstallOptions, RotateOptions, UninstallOptions,
-};
+use crate::cluster::options::{CheckOptions, EnrollOptions, InstallOptions, RotateOptions, UninstallOptions};
 pub use crate::format::Format;
+use crate::programs::options::ProgramOptions;
 
 /// Weft, the sidecarless service mesh: look at what runs, and find out why.
 #[derive(Debug, Parser)]
 #[command(
     name = "weft",
     version,
-    after_help = "Exit codes: 0 all well; 1 something wrong was found (lint, certs, config, check); 2 no answer, or a wrong command line.\n\nExamples:\n  weft install                  into the cluster of your kubeconfig\n  weft enroll shop --wait       the namespace shop is in the mesh\n  weft pods -A                  who is in the mesh, cluster-wide\n  weft pods                     the same, of one agent (-a HOST:PORT)\n  weft connections --denied     what was refused lately, and by which policy\n  weft why policy-not-allowed   what a reason code means and what to do\n  weft lint ./manifests         check files before applying them"
+    after_help = "Exit codes: 0 all well; 1 something wrong was found (lint, certs, config, check); 2 no answer, or a wrong command line.\n\nExamples:\n  weft install                  into the cluster of your kubeconfig\n  weft enroll shop --wait       the namespace shop is in the mesh\n  weft pods -A                  who is in the mesh, cluster-wide\n  weft check                    what is wrong, on which node, with which pod, and what to do\n  weft pods -n shop             what each node's agent says of its own pods\n  weft connections --denied     what was refused lately, and by which policy\n  weft certs --node node-1      of one node's agent (--pod NAMESPACE/POD: of that pod's node)\n  weft config -a HOST:PORT      one program by its address, without a cluster\n  weft why policy-not-allowed   what a reason code means and what to do\n  weft lint ./manifests         check files before applying them"
 )]
 pub struct Arguments {
     /// What to do.
@@ -36,18 +35,24 @@ pub enum Command {
     /// Take a namespace out of the mesh.
     Unenroll(EnrollOptions),
     /// What is wrong in a cluster, and how to mend it; with --pre: whether it can hold Weft.
+    ///
+    /// Looks at the control plane, the root, every node with its agent, and every pod that is not as wanted. The exit code is 1 where
+    /// something is an error. With -o json each finding has level (ok, note, warning, error), where, finding and fix.
     Check(CheckOptions),
-    /// Pods: identity, node, whether they are in the mesh. With -A: of a whole cluster.
+    /// Pods: identity, node, whether they are in the mesh. Each agent says its own; with -A: as Kubernetes has them.
     Pods(PodsOptions),
-    /// Services: addresses, ports, endpoints.
+    /// Services: addresses, ports, endpoints; as the control plane has them, or a node's agent.
     Services(ShowOptions),
-    /// Policies in force, and their rules in words.
+    /// Policies in force, and their rules in words; as the control plane has them, or a node's agent.
     Policies(ShowOptions),
-    /// Live connections of a node's agent, or what it refused lately.
+    /// Live connections, or what was refused lately: of all agents, of a node's or of a pod's.
+    #[command(
+        after_help = "Examples:\n  weft connections --pod shop/web-1          that pod's, asked of its node's agent\n  weft connections --node node-1 --denied    what that node's agent refused lately"
+    )]
     Connections(ConnectionOptions),
-    /// Certificates of a node's agent; `rotate`: a new root for the mesh.
+    /// Certificates of workloads: of all agents or of a node's. `rotate`: a new root for the mesh.
     Certs(CertsOptions),
-    /// What is wanted, and what is in force.
+    /// What is wanted, and what is in force: of each replica of the control plane, or of a node's agent.
     Config(ShowOptions),
     /// What a reason code means, and what to do.
     Why(WhyOptions),
@@ -58,10 +63,9 @@ pub enum Command {
 /// Options of every command that asks a running program.
 #[derive(Debug, Clone, Args)]
 pub struct ShowOptions {
-    /// Admin address of the agent or server to ask.
-    #[arg(long, short = 'a', env = "WEFT_ADMIN", default_value = "127.0.0.1:15000", value_name = "HOST:PORT")]
-    #[arg(value_parser = crate::admin::parse_address)]
-    pub admin: String,
+    /// Who is asked.
+    #[command(flatten)]
+    pub programs: ProgramOptions,
     /// Only this namespace.
     #[arg(long, short = 'n')]
     pub namespace: Option<String>,
@@ -73,12 +77,9 @@ pub struct ShowOptions {
 /// Options of `weft pods`.
 #[derive(Debug, Clone, Args)]
 pub struct PodsOptions {
-    /// All namespaces of the cluster of your kubeconfig, rather than what one agent or server knows.
+    /// As Kubernetes has them, labels and conditions, in all namespaces: also the pods that no agent knows of.
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
-    /// Which cluster.
-    #[command(flatten)]
-    pub cluster: ClusterOptions,
     /// Shared options.
     #[command(flatten)]
     pub show: ShowOptions,

@@ -13,9 +13,9 @@ fn main() -> ExitCode {
         Command::Uninstall(options) => cluster::uninstall::run(options),
         Command::Enroll(options) => cluster::enroll::run(options, true),
         Command::Unenroll(options) => cluster::enroll::run(options, false),
-        Command::Check(options) => cluster::check::run(options),
-        Command::Pods(PodsOptions { all_namespaces: true, cluster, show }) => {
-            cluster::pods::run(cluster, show.namespace.as_deref(), show.output)
+        Command::Check(options) => cluster::check::run::run(options),
+        Command::Pods(PodsOptions { all_namespaces: true, show }) => {
+            cluster::pods::run(&show.programs.cluster, show.namespace.as_deref(), show.output)
         }
         Command::Pods(options) => show::pods::run(&options.show),
         Command::Services(options) => show::services::run(options),

@@ -54,6 +54,37 @@ pub fn table(header: &[&str], rows: Vec<Vec<Field>>, nothing: &str) -> anyhow::R
     line(&text.join("\n"))
 }
 
+/// The same with a column of nodes before the others, if the rows are of several agents.
+pub fn by_agent<'a>(
+    header: &[&str],
+    rows: impl Iterator<Item = (Option<&'a str>, Vec<Field>)>,
+    nothing: &str,
+) -> anyhow::Result<()> {
+    let mut several = false;
+    let with_agent = |(agent, mut fields): (Option<&str>, Vec<Field>)| {
+        if let Some(agent) = agent {
+            several = true;
+            fields.insert(0, agent.into());
+        }
+        fields
+    };
+    let rows = rows.map(with_agent).collect();
+    let header: Vec<&str> = several.then_some("node").into_iter().chain(header.iter().copied()).collect();
+    table(&header, rows, nothing)
+}
+
+/// Prints a line behind a mark of eight letters at most.
+pub fn marked(indent: usize, mark: &Field, text: &str) -> anyhow::Result<()> {
+    let word = format!("{:<8}", mark.text);
+    let color = match mark.tone.filter(|_| io::stdout().is_terminal()) {
+        Some(Tone::Good) => "32",
+        Some(Tone::Warn) => "33",
+        Some(Tone::Bad) => "31",
+        None => return line(&format!("{:indent$}{word} {text}", "")),
+    };
+    line(&format!("{:indent$}\x1b[{color}m{word}\x1b[0m {text}", ""))
+}
+
 fn cell(field: Field) -> Cell {
     let color = match field.tone {
         Some(Tone::Good) => Some(Color::Green),

@@ -10,7 +10,7 @@ use weft_model::enrolment::MESH_LABEL;
 use super::connect::with;
 use super::options::EnrollOptions;
 use super::pods::{Membership, Row, rows};
-use crate::output;
+use crate::progress::{Done, Progress};
 
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -19,18 +19,19 @@ const LOOK: Duration = Duration::from_millis(250);
 /// # Errors
 /// There is no such namespace, or it is not so in time: says which pods.
 pub fn run(options: &EnrollOptions, into: bool) -> anyhow::Result<ExitCode> {
-    with(&options.cluster, |cluster| async move {
-        let begin = Instant::now();
+    let progress = Progress::begin(options.output);
+    progress.end(with(&options.cluster, |cluster| async move {
         cluster.label_namespace(&options.namespace, MESH_LABEL, into.then_some("enabled")).await?;
         let word = if into { "labelled weft.dev/mesh=enabled" } else { "not labelled any more" };
-        output::line(&format!("namespace {}: {word}", options.namespace))?;
+        progress.step("labelled", &options.namespace, &format!("namespace {}: {word}", options.namespace))?;
+        let mut message = String::new();
         if options.wait {
-            let count = settled(&cluster, &options.namespace, into, begin + options.timeout).await?;
+            let count = settled(&cluster, &options.namespace, into, progress.begun() + options.timeout).await?;
             let word = if into { "in the mesh" } else { "out of it" };
-            output::line(&format!("{count} pods {word} after {:.1} s", begin.elapsed().as_secs_f32()))?;
+            message = format!("{count} pods {word} after {:.1} s", progress.begun().elapsed().as_secs_f32());
         }
-        Ok(ExitCode::SUCCESS)
-    })
+        Ok(Done { outcome: if into { "enrolled" } else { "unenrolled" }, message })
+    }))
 }
 
 /// Waits until no pod of a namespace is on the wrong side; gives how many are on the right one.

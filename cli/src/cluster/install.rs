@@ -4,14 +4,16 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_kubernetes::Cluster;
 
 use super::connect::with;
 use super::look::look;
 use super::manifests;
 use super::options::InstallOptions;
+use crate::format::Format;
 use crate::output;
+use crate::progress::{Done, Progress};
 
 /// How often a rollout is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -23,27 +25,34 @@ const SERVED: Duration = Duration::from_secs(30);
 /// # Errors
 /// The API server refuses, or it is not ready in time: says what to look at.
 pub fn run(options: &InstallOptions) -> anyhow::Result<ExitCode> {
+    let objects = manifests::objects(&options.images, &options.tag)?;
     if options.dry_run {
-        output::line(manifests::text(&options.images, &options.tag).trim_end())?;
+        match options.output {
+            Format::Table => output::line(manifests::text(&options.images, &options.tag).trim_end())?,
+            Format::Json => output::json(&json!({ "apiVersion": "v1", "kind": "List", "items": objects }))?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
-    let objects = manifests::objects(&options.images, &options.tag)?;
-    with(&options.cluster, |cluster| async move {
-        let begin = Instant::now();
+    let progress = Progress::begin(options.output);
+    progress.end(with(&options.cluster, |cluster| async move {
         for object in &objects {
             cluster.apply(object).await?;
             if object["kind"] == "CustomResourceDefinition" {
                 established(&cluster, object).await?;
             }
         }
-        output::line(&format!("applied {} objects in weft-system and beside it", objects.len()))?;
+        let applied = format!("applied {} objects in weft-system and beside it", objects.len());
+        progress.step("applied", "weft-system", &applied)?;
         for object in objects.iter().filter(|object| object["kind"] == "Deployment" || object["kind"] == "DaemonSet") {
-            rolled_out(&cluster, object, begin + options.timeout).await?;
+            rolled_out(&cluster, object, (progress, progress.begun() + options.timeout)).await?;
         }
-        output::line(&format!("Weft {} is installed ({:.0} s).", options.tag, begin.elapsed().as_secs_f32()))?;
-        output::line("Next: `weft enroll NAMESPACE --wait`, then `weft pods -A`.")?;
-        Ok(ExitCode::SUCCESS)
-    })
+        let message = format!(
+            "Weft {} is installed ({:.0} s).\nNext: `weft enroll NAMESPACE --wait`, then `weft pods -A`.",
+            options.tag,
+            progress.begun().elapsed().as_secs_f32()
+        );
+        Ok(Done { outcome: "installed", message })
+    }))
 }
 
 async fn established(cluster: &Cluster, definition: &Value) -> anyhow::Result<()> {
@@ -61,16 +70,16 @@ async fn established(cluster: &Cluster, definition: &Value) -> anyhow::Result<()
     }
 }
 
-async fn rolled_out(cluster: &Cluster, object: &Value, end: Instant) -> anyhow::Result<()> {
+async fn rolled_out(cluster: &Cluster, object: &Value, (progress, end): (Progress, Instant)) -> anyhow::Result<()> {
     let named = format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
     let mut said = String::new();
     loop {
         let now = cluster.read(object).await?.with_context(|| format!("{named} is gone"))?;
         let Some(what) = look(cluster, &now).await? else {
-            return output::line(&format!("{named}: ready"));
+            return progress.step("ready", &named, &format!("{named}: ready"));
         };
         if said != what {
-            output::line(&format!("{named}: {what} ..."))?;
+            progress.step("waiting", &named, &format!("{named}: {what} ..."))?;
             said.clone_from(&what);
         }
         if Instant::now() > end {

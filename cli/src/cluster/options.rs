@@ -13,6 +13,9 @@ pub struct ClusterOptions {
     /// The kubeconfig, if not $KUBECONFIG or ~/.kube/config.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Its context, if not the current one.
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
 }
 
 /// Options of `weft install` and `weft upgrade`.
@@ -27,12 +30,15 @@ pub struct InstallOptions {
     /// The images' tag.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     pub tag: String,
-    /// Print the YAML, and do nothing.
+    /// Print the YAML (with -o json: a List of the objects), and do nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// How long to wait until everything is ready.
     #[arg(long, default_value = "3m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub timeout: Duration,
+    /// How to print: json is one object in each line, steps and at last the outcome.
+    #[arg(long, short = 'o', value_enum, default_value = "table")]
+    pub output: Format,
 }
 
 /// Options of `weft uninstall`.
@@ -51,6 +57,9 @@ pub struct UninstallOptions {
     /// How long to wait until everything is gone.
     #[arg(long, default_value = "3m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub timeout: Duration,
+    /// How to print: json is one object in each line, steps and at last the outcome.
+    #[arg(long, short = 'o', value_enum, default_value = "table")]
+    pub output: Format,
 }
 
 /// Options of `weft enroll` and `weft unenroll`.
@@ -67,6 +76,9 @@ pub struct EnrollOptions {
     /// How long.
     #[arg(long, default_value = "1m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub timeout: Duration,
+    /// How to print: json is one object in each line, steps and at last the outcome.
+    #[arg(long, short = 'o', value_enum, default_value = "table")]
+    pub output: Format,
 }
 
 /// Options of `weft check`.

@@ -83,12 +83,12 @@ const GIVEN: &str = "the root is that of tls.crt in the Secret weft-system/weft-
 `cmctl renew -n weft-system CERTIFICATE`. Weft follows with both roots in force until nobody needs the old one: \
 `weft certs rotate --status --wait`";
 
-fn is_under_way(rotation: &Rotation) -> bool {
+pub(super) fn is_under_way(rotation: &Rotation) -> bool {
     rotation.mark.is_some() || rotation.requested.is_some()
 }
 
 /// In words, for people.
-fn words(rotation: &Rotation, now: SystemTime) -> String {
+pub(super) fn words(rotation: &Rotation, now: SystemTime) -> String {
     let due = |until: SystemTime| match until.duration_since(now) {
         Ok(left) => format!("at {} (in {})", rfc3339(until), whole(left)),
         Err(over) if over.duration() < LATE => "now".to_owned(),
@@ -126,6 +126,12 @@ fn words(rotation: &Rotation, now: SystemTime) -> String {
             (None, None) => "The root is not being rotated, and never was.".to_owned(),
         },
     }
+}
+
+/// Whether a step, or the beginning, should have come some time ago.
+pub(super) fn is_overdue(rotation: &Rotation, now: SystemTime) -> bool {
+    let step = rotation.mark.and_then(|mark| mark.counted).is_some_and(|(_, until)| now > until + LATE);
+    step || (rotation.mark.is_none() && rotation.requested.as_ref().is_some_and(|asked| is_late(asked, now)))
 }
 
 /// Whether somebody has asked so long ago that the leader should have begun. By hand anything may be written there.
@@ -217,11 +223,13 @@ mod tests {
         let asked = rotation(None, false, true, false);
         assert!(words(&asked, at(30)).contains("within some seconds"));
         assert!(words(&asked, at(90)).contains("nobody has begun"));
+        assert!(is_overdue(&asked, at(90)) && !is_overdue(&asked, at(30)));
         let by_hand = Rotation { requested: Some("now".to_owned()), ..asked };
         assert!(words(&by_hand, at(90)).contains("asked for (now)"));
         let rotation = rotation(Some(Step::Trust), true, false, false);
         assert!(words(&rotation, at(4530)).contains("begins now"));
         let late = words(&rotation, at(4500 + 600));
         assert!(late.contains("since 10m already") && late.contains("log"), "{late}");
+        assert!(is_overdue(&rotation, at(4500 + 600)) && !is_overdue(&rotation, at(4530)));
     }
 }

@@ -14,7 +14,7 @@ use super::look::look;
 use super::manifests;
 use super::options::UninstallOptions;
 use super::pods::{Membership, rows};
-use crate::output;
+use crate::progress::{Done, Progress};
 
 /// Pods of the agent.
 const AGENTS: &str = "app=weft-node-agent";
@@ -27,27 +27,28 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Namespaces are enrolled and may not be taken out, or something is still there in the end.
 pub fn run(options: &UninstallOptions) -> anyhow::Result<ExitCode> {
     let objects = manifests::known()?;
-    with(&options.cluster, |cluster| async move {
-        let end = Instant::now() + options.timeout;
-        leave(&cluster, options.unenroll, end).await?;
+    let progress = Progress::begin(options.output);
+    progress.end(with(&options.cluster, |cluster| async move {
+        let end = progress.begun() + options.timeout;
+        leave(&cluster, options.unenroll, (progress, end)).await?;
         remove_plugin(&cluster, &objects, end).await?;
         if options.prepare {
-            output::line("No pod is in the mesh, and the CNI plugin is off all nodes: the objects may go.")?;
-            return Ok(ExitCode::SUCCESS);
+            let message = "No pod is in the mesh, and the CNI plugin is off all nodes: the objects may go.".to_owned();
+            return Ok(Done { outcome: "prepared", message });
         }
+        progress.step("prepared", "all nodes", "the CNI plugin is off all nodes")?;
         for object in objects.iter().rev() {
             cluster.delete(object).await?;
         }
         for object in objects.iter().rev() {
             gone(&cluster, object, end).await?;
         }
-        output::line("Weft is uninstalled.")?;
-        Ok(ExitCode::SUCCESS)
-    })
+        Ok(Done { outcome: "uninstalled", message: "Weft is uninstalled.".to_owned() })
+    }))
 }
 
 /// An agent that goes before its pods have left the mesh would leave them closed.
-async fn leave(cluster: &Cluster, may: bool, end: Instant) -> anyhow::Result<()> {
+async fn leave(cluster: &Cluster, may: bool, (progress, end): (Progress, Instant)) -> anyhow::Result<()> {
     let selector = format!("{MESH_LABEL}=enabled");
     let names: Vec<String> = cluster.list("Namespace", &selector).await?.iter().map(name).collect();
     if !names.is_empty() && !may {
@@ -58,7 +59,7 @@ async fn leave(cluster: &Cluster, may: bool, end: Instant) -> anyhow::Result<()>
     }
     for namespace in &names {
         settled(cluster, namespace, false, end).await?;
-        output::line(&format!("namespace {namespace}: out of the mesh"))?;
+        progress.step("left", namespace, &format!("namespace {namespace}: out of the mesh"))?;
     }
     let mut left = rows(cluster).await?;
     left.retain(|row| row.mesh == Membership::Captured);

@@ -5,27 +5,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use weft_model::view::CertificateRow;
 
-use crate::admin;
 use crate::arguments::{Format, ShowOptions};
 use crate::output::{self, Field, Tone};
+use crate::programs::ask::{Whom, ask};
 
 /// Prints the certificates. The exit code is 1 when one has expired.
 pub fn run(options: &ShowOptions) -> anyhow::Result<ExitCode> {
-    let mut rows: Vec<CertificateRow> = admin::section(&options.admin, "certs")?;
+    let mut answers = ask::<Vec<CertificateRow>>(&options.programs, Whom::Agents, "certs")?;
+    let mut rows = answers.take_rows();
     let wanted = |row: &CertificateRow, namespace: &str| row.identity.contains(&format!("/ns/{namespace}/sa/"));
-    rows.retain(|row| options.namespace.as_deref().is_none_or(|namespace| wanted(row, namespace)));
+    rows.retain(|row| options.namespace.as_deref().is_none_or(|namespace| wanted(&row.value, namespace)));
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let now = i64::try_from(since_epoch.as_secs())?;
     match options.output {
         Format::Json => output::json(&rows)?,
         Format::Table => {
             let header = ["identity", "state", "expires in", "renewed in", "workloads", "serial", "last error"];
-            let fields = rows.iter().map(|certificate| row(certificate, now)).collect();
-            output::table(&header, fields, "No certificates: no pod of this node is in the mesh.")?;
+            let fields = rows.iter().map(|said| (said.agent.as_deref(), row(&said.value, now)));
+            output::by_agent(&header, fields, "No certificates: no pod of this node is in the mesh.")?;
         }
     }
-    let expired = rows.iter().any(|row| row.state == "expired");
-    Ok(if expired { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let expired = rows.iter().any(|row| row.value.state == "expired");
+    Ok(answers.end(if expired { ExitCode::FAILURE } else { ExitCode::SUCCESS }))
 }
 
 fn row(certificate: &CertificateRow, now: i64) -> Vec<Field> {

@@ -4,18 +4,20 @@ use std::process::ExitCode;
 
 use weft_model::view::{ConfigView, SubscriberRow, TypeRow};
 
-use crate::admin;
 use crate::arguments::{Format, ShowOptions};
 use crate::output::{self, Field, Tone};
+use crate::programs::ask::{Said, Whom, ask};
 
 /// Prints settings, synchronisation and findings. The exit code is 1 when something is not in force.
 pub fn run(options: &ShowOptions) -> anyhow::Result<ExitCode> {
-    let view: ConfigView = admin::section(&options.admin, "config")?;
-    match options.output {
-        Format::Json => output::json(&view)?,
-        Format::Table => print(&view)?,
+    let answers = ask::<ConfigView>(&options.programs, Whom::Replicas, "config")?;
+    match (options.output, answers.several, &*answers.said) {
+        (Format::Json, false, [one]) => output::json(one)?,
+        (Format::Json, _, all) => output::json(&all)?,
+        (Format::Table, _, all) => all.iter().try_for_each(print)?,
     }
-    Ok(if is_in_force(&view) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let good = answers.said.iter().all(|said| is_in_force(&said.value));
+    Ok(answers.end(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
 }
 
 fn is_in_force(view: &ConfigView) -> bool {
@@ -25,9 +27,10 @@ fn is_in_force(view: &ConfigView) -> bool {
         && view.subscribers.iter().all(|row| row.in_sync && no_rejects(&row.types))
 }
 
-fn print(view: &ConfigView) -> anyhow::Result<()> {
+fn print(Said { value: view, pod, .. }: &Said<ConfigView>) -> anyhow::Result<()> {
     let node = if view.node.is_empty() { String::new() } else { format!(" on node {}", view.node) };
-    output::line(&format!("{} {}{node}", view.program, view.version))?;
+    let pod = pod.as_ref().map_or_else(String::new, |pod| format!(", pod {pod}"));
+    output::line(&format!("{} {}{node}{pod}", view.program, view.version))?;
     let settings = view.settings.iter().map(|(name, value)| vec![(&**name).into(), (&**value).into()]).collect();
     output::line("")?;
     output::table(&["setting", "value"], settings, "No settings.")?;

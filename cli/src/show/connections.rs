@@ -4,38 +4,48 @@ use std::process::ExitCode;
 
 use weft_model::view::ConnectionRow;
 
-use crate::admin;
 use crate::arguments::{ConnectionOptions, Format};
 use crate::output::{self, Field, Tone};
+use crate::programs::ask::{Whom, ask};
 
 /// Prints what is live, or what was refused lately.
 pub fn run(options: &ConnectionOptions) -> anyhow::Result<ExitCode> {
     let section = if options.denied { "refusals" } else { "connections" };
-    let mut rows: Vec<ConnectionRow> = admin::section(&options.show.admin, section)?;
-    rows.retain(|row| options.show.namespace.as_ref().is_none_or(|namespace| touches(row, namespace)));
+    let mut answers = ask::<Vec<ConnectionRow>>(&options.show.programs, Whom::Agents, section)?;
+    let mut rows = answers.take_rows();
+    rows.retain(|row| options.show.namespace.as_ref().is_none_or(|namespace| touches(&row.value, namespace)));
+    rows.retain(|row| options.show.programs.wants_pod(parties(&row.value)));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.value.age_ms));
     match (options.show.output, options.denied) {
         (Format::Json, _) => output::json(&rows)?,
         (Format::Table, false) => {
             let header =
                 ["direction", "from", "to", "service", "security", "sent", "received", "age", "identity of from"];
-            output::table(&header, rows.iter().map(live).collect(), "No live connections.")?;
+            output::by_agent(
+                &header,
+                rows.iter().map(|row| (row.agent.as_deref(), live(&row.value))),
+                "No live connections.",
+            )?;
         }
         (Format::Table, true) => {
             let header = ["ago", "direction", "from", "to", "reason", "policy", "detail"];
-            output::table(&header, rows.iter().map(refused).collect(), "Nothing was refused lately.")?;
-            if let Some(reason) = rows.last().and_then(|row| row.reason.as_deref()) {
+            let fields = rows.iter().map(|row| (row.agent.as_deref(), refused(&row.value)));
+            output::by_agent(&header, fields, "Nothing was refused lately.")?;
+            if let Some(reason) = rows.last().and_then(|row| row.value.reason.as_deref()) {
                 output::line(&format!("\nTry: weft why {reason}"))?;
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(answers.end(ExitCode::SUCCESS))
 }
 
 fn touches(row: &ConnectionRow, namespace: &str) -> bool {
-    let of = |workload: &Option<String>| {
-        workload.as_deref().and_then(|name| name.split_once('/')).is_some_and(|(found, _)| found == namespace)
-    };
-    of(&row.source_workload) || of(&row.destination_workload)
+    parties(row).filter_map(|name| name.split_once('/')).any(|(found, _)| found == namespace)
+}
+
+/// The workloads at its ends that are known, `namespace/name`.
+fn parties(row: &ConnectionRow) -> impl Iterator<Item = &str> {
+    row.source_workload.as_deref().into_iter().chain(row.destination_workload.as_deref())
 }
 
 /// `NAMESPACE/POD:PORT` of a known workload, else `IP:PORT`. Addresses of both stand in the JSON.

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use weft_model::view::PodRow;
 
-use crate::admin;
 use crate::arguments::{Format, ShowOptions};
 use crate::output::{self, Field, Tone};
+use crate::programs::ask::{Said, Whom, ask};
 
 /// Prints the pods.
 pub fn run(options: &ShowOptions) -> anyhow::Result<ExitCode> {
-    let mut rows: Vec<PodRow> = admin::section(&options.admin, "pods")?;
-    rows.retain(|row| options.namespace.as_ref().is_none_or(|namespace| *namespace == row.namespace));
+    let mut answers = ask::<Vec<PodRow>>(&options.programs, Whom::Agents, "pods")?;
+    let rows = rows(answers.take_rows(), options);
     match options.output {
         Format::Json => output::json(&rows)?,
         Format::Table => {
@@ -19,7 +19,17 @@ pub fn run(options: &ShowOptions) -> anyhow::Result<ExitCode> {
             output::table(&header, rows.iter().map(row).collect(), "No pods.")?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(answers.end(ExitCode::SUCCESS))
+}
+
+/// What is wanted of them. Of several agents each speaks of its own pods: the others' it only knows of.
+fn rows(rows: Vec<Said<PodRow>>, options: &ShowOptions) -> Vec<PodRow> {
+    let is_own = |row: &Said<PodRow>| row.agent.as_ref().is_none_or(|node| *node == row.value.node);
+    let mut rows: Vec<PodRow> = rows.into_iter().filter(is_own).map(|row| row.value).collect();
+    rows.retain(|row| options.namespace.as_ref().is_none_or(|namespace| *namespace == row.namespace));
+    rows.retain(|row| options.programs.wants_pod([&*format!("{}/{}", row.namespace, row.name)]));
+    rows.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+    rows
 }
 
 fn row(pod: &PodRow) -> Vec<Field> {

@@ -4,26 +4,27 @@ use std::process::ExitCode;
 
 use weft_model::view::PolicyRow;
 
-use crate::admin;
 use crate::arguments::{Format, ShowOptions};
 use crate::output::{self, Field, Tone};
+use crate::programs::ask::{Said, Whom, ask};
 
 /// Prints the policies.
 pub fn run(options: &ShowOptions) -> anyhow::Result<ExitCode> {
-    let mut rows: Vec<PolicyRow> = admin::section(&options.admin, "policies")?;
-    rows.retain(|row| options.namespace.as_ref().is_none_or(|namespace| *namespace == row.namespace));
+    let mut answers = ask::<Vec<PolicyRow>>(&options.programs, Whom::ControlPlane, "policies")?;
+    let mut rows = answers.take_rows();
+    rows.retain(|row| options.namespace.as_ref().is_none_or(|namespace| *namespace == row.value.namespace));
     match options.output {
         Format::Json => output::json(&rows)?,
         Format::Table => {
             let header = ["namespace", "policy", "action", "mode", "scope", "workloads", "rules"];
             output::table(
                 &header,
-                rows.iter().map(row).collect(),
+                rows.iter().map(|Said { value, .. }| row(value)).collect(),
                 "No policies: whoever is in the mesh may speak to anybody.",
             )?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(answers.end(ExitCode::SUCCESS))
 }
 
 fn row(policy: &PolicyRow) -> Vec<Field> {

@@ -4,22 +4,23 @@ use std::process::ExitCode;
 
 use weft_model::view::{EndpointRow, ServiceRow};
 
-use crate::admin;
 use crate::arguments::{Format, ShowOptions};
 use crate::output::{self, Field, Tone};
+use crate::programs::ask::{Said, Whom, ask};
 
 /// Prints the services.
 pub fn run(options: &ShowOptions) -> anyhow::Result<ExitCode> {
-    let mut rows: Vec<ServiceRow> = admin::section(&options.admin, "services")?;
-    rows.retain(|row| options.namespace.as_ref().is_none_or(|namespace| *namespace == row.namespace));
+    let mut answers = ask::<Vec<ServiceRow>>(&options.programs, Whom::ControlPlane, "services")?;
+    let mut rows = answers.take_rows();
+    rows.retain(|row| options.namespace.as_ref().is_none_or(|namespace| *namespace == row.value.namespace));
     match options.output {
         Format::Json => output::json(&rows)?,
         Format::Table => {
             let header = ["namespace", "service", "addresses", "ports", "ready", "encrypted", "endpoints", "waypoint"];
-            output::table(&header, rows.iter().map(row).collect(), "No services.")?;
+            output::table(&header, rows.iter().map(|Said { value, .. }| row(value)).collect(), "No services.")?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(answers.end(ExitCode::SUCCESS))
 }
 
 fn row(service: &ServiceRow) -> Vec<Field> {

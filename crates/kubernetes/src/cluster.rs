@@ -1,8 +1,10 @@
 //! What `weft` does to a cluster: objects applied and deleted as plain values, looked at, labelled.
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, PropagationPolicy,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams,
+    PropagationPolicy, Request,
 };
 use serde_json::{Value, json};
 
@@ -11,8 +13,8 @@ use crate::client::Client;
 /// Under which name our fields are kept apart from others' (server-side apply).
 const MANAGER: &str = "weft";
 
-/// Kinds that are installed: group and version, kind, plural, whether in a namespace.
-const KINDS: [(&str, &str, &str, bool); 17] = [
+/// Kinds that are installed or looked at: group and version, kind, plural, whether in a namespace.
+const KINDS: [(&str, &str, &str, bool); 18] = [
     ("v1", "Namespace", "namespaces", false),
     ("v1", "Node", "nodes", false),
     ("v1", "Pod", "pods", true),
@@ -21,6 +23,7 @@ const KINDS: [(&str, &str, &str, bool); 17] = [
     ("v1", "ConfigMap", "configmaps", true),
     ("apps/v1", "Deployment", "deployments", true),
     ("apps/v1", "DaemonSet", "daemonsets", true),
+    ("coordination.k8s.io/v1", "Lease", "leases", true),
     ("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", true),
     ("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
     ("rbac.authorization.k8s.io/v1", "Role", "roles", true),
@@ -41,7 +44,17 @@ pub enum ClusterError {
     /// An object without a name.
     #[error("a {0} has no metadata.name")]
     Nameless(String),
-    /// The API server.
+    /// The API server said no.
+    #[error("{what}: {message}")]
+    Refused {
+        /// `apply Namespace weft-system`.
+        what: String,
+        /// Its words.
+        message: String,
+        /// The status of HTTP.
+        code: u16,
+    },
+    /// The API server was not reached, or answered something strange.
     #[error("{what}: {cause}")]
     Api {
         /// `apply Namespace weft-system`.
@@ -50,6 +63,14 @@ pub enum ClusterError {
         #[source]
         cause: Box<kube::Error>,
     },
+}
+
+impl ClusterError {
+    /// Whether the user has no right to it.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused { code: 403, .. })
+    }
 }
 
 /// A cluster as its administrator sees it.
@@ -135,6 +156,39 @@ impl Cluster {
         Ok(found.items.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect())
     }
 
+    /// The same in one namespace: for whoever may not look at all of them.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn list_in(&self, kind: &str, namespace: &str, labels: &str) -> Result<Vec<Value>, ClusterError> {
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource(kind)?.0);
+        let found = api.list(&ListParams::default().labels(labels)).await;
+        let found = found.map_err(|cause| failed(&format!("list {kind} in {namespace}"), cause))?;
+        Ok(found.items.into_iter().map(|object| serde_json::to_value(object).unwrap_or_default()).collect())
+    }
+
+    /// The last lines that a container of a pod has logged.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn log(&self, namespace: &str, pod: &str, container: &str, lines: i64) -> Result<String, ClusterError> {
+        let how = LogParams { container: Some(container.to_owned()), tail_lines: Some(lines), ..LogParams::default() };
+        let said = Api::<Pod>::namespaced(self.client.clone(), namespace).logs(pod, &how).await;
+        said.map_err(|cause| failed(&format!("log of {namespace}/{pod}, container {container}"), cause))
+    }
+
+    /// What a port of a node answers to GET, asked by the API server.
+    ///
+    /// # Errors
+    /// [`ClusterError`], also where nobody listens there.
+    pub async fn ask_node(&self, node: &str, port: u16, path: &str) -> Result<String, ClusterError> {
+        let what = || format!("{path} of node {node}, port {port}");
+        let request =
+            Request::new("/api/v1/nodes").get_subresource(&format!("proxy/{path}"), &format!("{node}:{port}"));
+        let request = request.map_err(|cause| failed(&what(), kube::Error::BuildRequest(cause)))?;
+        self.client.request_text(request).await.map_err(|cause| failed(&what(), cause))
+    }
+
     /// Whether this user may do `verb` with a resource of a group, in every namespace.
     ///
     /// # Errors
@@ -216,7 +270,11 @@ fn resource(kind: &str) -> Result<(ApiResource, bool), ClusterError> {
 }
 
 fn failed(what: &str, cause: kube::Error) -> ClusterError {
-    ClusterError::Api { what: what.to_owned(), cause: Box::new(cause) }
+    let what = what.to_owned();
+    match cause {
+        kube::Error::Api(status) => ClusterError::Refused { what, message: status.message.clone(), code: status.code },
+        cause => ClusterError::Api { what, cause: Box::new(cause) },
+    }
 }
 
 #[cfg(test)]

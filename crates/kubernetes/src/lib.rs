@@ -3,6 +3,7 @@
 //! ```text
 //! client (kubeconfig, or the pod's own account) -> feed (watches) -> manifest's Live -> Outcome { objects, findings }
 //!                                                 review (who holds a token), captured (what is written to pods)
+//! cluster (what `weft` does as the user), forward (a port of a pod, through the API server)
 //! files (a Secret and a ConfigMap that replicas share), rotation (what the Secret of the root says of itself)
 //! lease (who leads; pure) -> leader; replicas (what each of them says to it) -> conditions (what is written to policies), events
 //! ```
@@ -16,6 +17,8 @@ pub mod conditions;
 pub mod events;
 pub mod feed;
 pub mod files;
+#[cfg(feature = "forward")]
+pub mod forward;
 pub mod leader;
 pub mod lease;
 pub mod replicas;
@@ -25,11 +28,13 @@ pub mod scope;
 mod watches;
 
 pub use captured::{CapturedWriter, Mark, MarkError};
-pub use client::{Client, ClientError, connect};
+pub use client::{Client, ClientError, connect, connect_in, has_kubeconfig};
 pub use cluster::{Cluster, ClusterError};
 pub use conditions::{PolicyConditions, PolicyLife, StatusError, Wanted};
 pub use events::{About, EventError, Events};
 pub use feed::Feed;
+#[cfg(feature = "forward")]
+pub use forward::{Forward, ForwardError};
 pub use leader::{Candidate, Leadership};
 pub use replicas::{Replica, Replicas, SayError};
 pub use review::{NodeIdentity, ReviewError, review};

@@ -78,7 +78,7 @@ fn hold(show: &Show, stage: &Stage, inside: Inside) {
     let programs = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.display().to_string()));
     let (node, visitor) = (lab.node(1).netns(), &stage.floor.visitor.netns);
     show.quote(&format!(
-        "PATH={}:/usr/sbin:$PATH\nip netns exec {node} weft pods\nip netns exec {node} weft connections\n\
+        "export PATH={}:/usr/sbin:$PATH WEFT_ADMIN=127.0.0.1:15000\nip netns exec {node} weft pods\nip netns exec {node} weft connections\n\
          ip netns exec {visitor} curl http://{}/\nip netns exec {} tcpdump -ni node1 -A\n\
          ls {}     # the mesh is this directory: edit a file, and it happens",
         programs.unwrap_or_default(),

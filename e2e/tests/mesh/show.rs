@@ -5,7 +5,7 @@ use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
 use weft_model::view::{CertificateRow, ConfigView, ConnectionRow, PodRow, PolicyRow, ServiceRow};
-use weft_testkit::agents::{Extra, SERVER_ADMIN, binary};
+use weft_testkit::agents::{AGENT_ADMIN, Extra, SERVER_ADMIN, binary};
 use weft_testkit::enter_or_skip;
 use weft_testkit::wait;
 
@@ -28,11 +28,9 @@ fn weft(world: &World, of: Of, words: &[&str]) -> Result<Output> {
         Of::Agent(node) => lab.node(node).command(binary("weft")?),
         Of::Server => lab.control().command(binary("weft")?),
     };
-    command.args(words);
-    if matches!(of, Of::Server) {
-        command.args(["--admin", &format!("127.0.0.1:{SERVER_ADMIN}")]);
-    }
-    Ok(command.output()?)
+    let port = if matches!(of, Of::Server) { SERVER_ADMIN } else { AGENT_ADMIN };
+    // Not the cluster of whoever runs the tests.
+    Ok(command.args(words).env("WEFT_ADMIN", format!("127.0.0.1:{port}")).output()?)
 }
 
 /// Exit code 0, and each of `parts` in one line of the table.

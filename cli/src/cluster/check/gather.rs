@@ -1,0 +1,190 @@
+//! Asks the API server and the programs for all that `weft check` judges.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+use weft_kubernetes::rotation::{RootSecret, Rotation};
+use weft_kubernetes::{Cluster, ClusterError};
+
+use super::proxy::modes;
+use super::seen::{Agent, Asked, Installed, Node, Plugin, Seen};
+use crate::cluster::look::look;
+use crate::cluster::manifests;
+use crate::cluster::pods::rows;
+use crate::programs::ask::{each, found};
+use crate::programs::choose::{NAMESPACE, Program, Role};
+
+/// Lines of a container's log that are read: what the CNI plugin's says last is among them.
+const LINES: i64 = 50;
+
+/// Everything.
+///
+/// # Errors
+/// The API server does not say what is in the cluster at all.
+pub(super) async fn gather(cluster: &Cluster) -> anyhow::Result<Seen> {
+    let mut objects = Objects::default();
+    let installed = installed(cluster, &mut objects).await?;
+    let nodes = nodes(cluster, &mut objects).await?;
+    let servers = each(cluster, found(cluster, Role::Server).await?, "config").await;
+    Ok(Seen {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kubernetes: cluster.version().await?,
+        installed,
+        servers: servers.into_iter().map(|(program, config)| (program, config.map_err(words))).collect(),
+        leader: leader(cluster).await,
+        rotation: rotation(cluster).await,
+        nodes,
+        pods: rows(cluster).await?,
+        forbidden: objects.forbidden,
+        now: SystemTime::now(),
+    })
+}
+
+/// What is noticed on the way.
+#[derive(Default)]
+struct Objects {
+    /// The DaemonSet, which says how agents run.
+    agents: Option<Value>,
+    forbidden: Vec<String>,
+}
+
+impl Objects {
+    /// What may be looked at; what may not is kept in words.
+    fn allowed<T>(&mut self, answer: Result<T, ClusterError>) -> Result<Option<T>, ClusterError> {
+        match answer {
+            Err(error) if error.is_forbidden() => {
+                self.forbidden.push(error.to_string());
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
+    }
+}
+
+async fn installed(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Installed> {
+    let mut installed = Installed::default();
+    for object in manifests::known()? {
+        let what = format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
+        installed.count += 1;
+        let Some(found) = objects.allowed(cluster.read(&object).await)? else { continue };
+        let Some(now) = found else {
+            installed.absent.push(what);
+            continue;
+        };
+        if object["kind"] == "Deployment" || object["kind"] == "DaemonSet" {
+            let missing = look(cluster, &now).await?;
+            installed.unfinished.extend(missing.map(|missing| (what, missing)));
+        }
+        if object["kind"] == "DaemonSet" {
+            objects.agents = Some(now);
+        }
+    }
+    Ok(installed)
+}
+
+async fn leader(cluster: &Cluster) -> Option<(String, u64)> {
+    let lease = json!({ "kind": "Lease", "metadata": { "namespace": NAMESPACE, "name": "weft-xds-server" } });
+    let lease = cluster.read(&lease).await.ok().flatten()?;
+    let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty())?;
+    let renewed = humantime::parse_rfc3339(lease["spec"]["renewTime"].as_str()?).ok()?;
+    let age = SystemTime::now().duration_since(renewed).unwrap_or_default();
+    Some((holder.to_owned(), age.as_secs()))
+}
+
+async fn rotation(cluster: &Cluster) -> Asked<Option<Rotation>> {
+    let found = RootSecret::new(cluster.client(), NAMESPACE).look().await;
+    found.map(|found| found.map(|(rotation, _)| rotation)).map_err(|error| words(error.into()))
+}
+
+async fn nodes(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Vec<Node>> {
+    let mut agents = agents(cluster, objects).await?;
+    let Some(found_nodes) = objects.allowed(cluster.list("Node", "").await)? else {
+        // As far as agents tell.
+        let node = |(name, agent)| Node { name, ready: true, wanted: true, agent: Some(agent), proxy: None };
+        return Ok(agents.into_iter().map(node).collect());
+    };
+    let names: Vec<String> = found_nodes.iter().map(|node| text(&node["metadata"]["name"]).to_owned()).collect();
+    let proxies = modes(cluster, &names).await;
+    let node = |((node, name), proxy): ((&Value, String), Option<String>)| Node {
+        ready: condition(node, "Ready"),
+        wanted: objects.agents.as_ref().is_some_and(|set| is_wanted(set, node)),
+        agent: agents.remove(&name),
+        name,
+        proxy,
+    };
+    Ok(found_nodes.iter().zip(names).zip(proxies).map(node).collect())
+}
+
+/// The agents by node, with what each says.
+async fn agents(cluster: &Cluster, objects: &Objects) -> anyhow::Result<BTreeMap<String, Agent>> {
+    let programs = found(cluster, Role::Agent).await?;
+    let (configs, certificates, pods) = tokio::join!(
+        each(cluster, programs.clone(), "config"),
+        each(cluster, programs.clone(), "certs"),
+        each(cluster, programs.clone(), "pods"),
+    );
+    let mut agents = BTreeMap::new();
+    for (((program, config), (_, certificates)), (_, pods)) in configs.into_iter().zip(certificates).zip(pods) {
+        let plugin = plugin(cluster, &program, objects).await;
+        let agent = Agent {
+            config: config.map_err(words),
+            certificates: certificates.map_err(words),
+            pods: pods.map_err(words),
+            plugin,
+            program,
+        };
+        agents.insert(agent.program.node.clone(), agent);
+    }
+    Ok(agents)
+}
+
+async fn plugin(cluster: &Cluster, program: &Program, objects: &Objects) -> Plugin {
+    let set = objects.agents.as_ref();
+    let containers = set.into_iter().flat_map(|set| set["spec"]["template"]["spec"]["containers"].as_array()).flatten();
+    let removes =
+        |container: &Value| container["args"].as_array().is_some_and(|words| words.contains(&"--remove".into()));
+    let mut keepers = containers.filter(|container| container["name"] == "cni" && !removes(container));
+    if set.is_some() && keepers.next().is_none() {
+        return Plugin::Unwanted;
+    }
+    match cluster.log(NAMESPACE, &program.pod, "cni", LINES).await {
+        Ok(log) => Plugin::of_log(&log),
+        Err(error) => Plugin::Unknown(words(error.into())),
+    }
+}
+
+/// Whether the DaemonSet's node selector takes this node; it tolerates every taint.
+fn is_wanted(set: &Value, node: &Value) -> bool {
+    let labels = &node["metadata"]["labels"];
+    let selector = set["spec"]["template"]["spec"]["nodeSelector"].as_object();
+    selector.into_iter().flatten().all(|(key, value)| labels[key] == *value)
+}
+
+fn condition(object: &Value, kind: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn words(error: anyhow::Error) -> String {
+    weft_runtime::failure::words(error.as_ref()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::is_wanted;
+
+    #[test]
+    fn a_node_that_the_selector_leaves_out_needs_no_agent() {
+        let set = json!({ "spec": { "template": { "spec": { "nodeSelector": { "kubernetes.io/os": "linux" } } } } });
+        let node = |system: &str| json!({ "metadata": { "labels": { "kubernetes.io/os": system } } });
+        assert!(is_wanted(&set, &node("linux")) && !is_wanted(&set, &node("windows")));
+        assert!(is_wanted(&json!({}), &node("windows")));
+    }
+}
