@@ -6,6 +6,7 @@ mod helm;
 mod kept;
 mod lifecycle;
 mod local;
+mod operator;
 mod packets;
 mod probes;
 mod rights;

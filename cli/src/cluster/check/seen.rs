@@ -94,22 +94,20 @@ impl Plugin {
     /// Out of the log of `weft-node-agent cni-install`: its last line that says something decides.
     #[must_use]
     pub fn of_log(log: &str) -> Self {
-        let said = |line: &str| {
-            let chained = line.split_once(CHAINED).and_then(|(_, rest)| rest.split_once("path="));
-            match chained {
-                Some((_, path)) => Some(Self::Chained(path.trim().to_owned())),
-                None => line.split_once(" WARN ").map(|(_, words)| {
-                    let words = words.split_once(": ").map_or(words, |(_module, words)| words);
-                    Self::Missing(words.trim().to_owned())
-                }),
+        let said = |line: &str| match (line.split_once(CHAINED), line.split_once(" WARN ")) {
+            (Some((before, _)), _) => before.split_whitespace().last().map(|path| Self::Chained(path.to_owned())),
+            (None, Some((_, words))) => {
+                let words = words.split_once(": ").map_or(words, |(_module, words)| words);
+                Some(Self::Missing(words.trim().to_owned()))
             }
+            (None, None) => None,
         };
         log.lines().rev().find_map(said).unwrap_or_else(|| Self::Unknown("its container has not said so".to_owned()))
     }
 }
 
 /// What `weft-node-agent cni-install` says when new pods wait for their capture (`node-agent/src/cni/install.rs`).
-const CHAINED: &str = "new pods wait for their capture";
+const CHAINED: &str = ": new pods wait for their capture";
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +115,8 @@ mod tests {
 
     use super::Plugin;
 
-    const CHAINED: &str = "2026-11-23T09:00:00Z  INFO weft_node_agent::cni::install: new pods wait for their capture from now on path=/etc/cni/net.d/10-a.conflist";
+    const CHAINED: &str = "2026-11-23T09:00:00Z  INFO weft_node_agent::cni::install: /etc/cni/net.d/10-a.conflist: new pods wait for their \
+                           capture from now on";
     const BARE: &str = "2026-11-23T09:00:01Z  WARN weft_node_agent::cni::install: /etc/cni/net.d has no CNI configuration yet: the primary CNI plugin writes one";
 
     #[rstest]
