@@ -26,7 +26,7 @@ const KEEPALIVE: KeepaliveSettings =
 /// Numbers of the data path.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
-    /// TCP to a plain target; and how long attempts for one connection may begin. 10 s (`ambient-wire.md` section 2.5).
+    /// TCP to a plain target; and how long attempts for one connection may begin. 10 s, as ztunnel.
     pub connect_timeout: Duration,
     /// TCP to a peer agent, whose kernel answers whatever its load. 2 s: time for a second SYN (after 1 s). Whoever has no
     /// other endpoint dials again.
@@ -35,10 +35,10 @@ pub struct ProxySettings {
     /// application with a full queue takes to be answered at the second SYN.
     pub attempt_patience: Duration,
     /// TCP to an application of this node, on one source port. 0.9 s: silence means a port that a path holds which the kernel
-    /// does not show, or a full queue (`capture.md` section 5), so the next port is tried; just before the kernel repeats
+    /// does not show, or a full queue (`docs/capture.md`), so the next port is tried; just before the kernel repeats
     /// the SYN (after 1.0 s), which could otherwise connect in the moment in which we give up.
     pub application_timeout: Duration,
-    /// How long a captured connection waits for the control plane to name its pod. 5 s (`ambient-wire.md` section 2.1).
+    /// How long a captured connection waits for the control plane to name its pod. 5 s, as ztunnel.
     pub workload_wait: Duration,
     /// How long a policy that a workload names, but that has not been received, is waited for: by a new connection before it
     /// is refused, by a live one before it is cut. istiod sends the workload first and its policy right behind it, in another
@@ -90,7 +90,7 @@ impl Default for ProxySettings {
 /// Where a captured connection was going before it was captured.
 pub type OriginalDestination = fn(&TcpStream) -> std::io::Result<std::net::SocketAddr>;
 
-/// With TPROXY the accepted socket's own address is the original destination (`capture.md` section 0).
+/// With TPROXY the accepted socket's own address is the original destination (`docs/capture.md`).
 ///
 /// # Errors
 /// When the socket is gone.

@@ -1,4 +1,4 @@
-//! The ports that belong to the mesh (`ambient-wire.md` section 1), in one place for both directions.
+//! The ports that belong to the mesh (`docs/ports.md`), in one place for both directions.
 
 /// A captured pod's own calls arrive here.
 pub const OUTBOUND: u16 = 15001;

@@ -1,7 +1,7 @@
 //! HBONE: HTTP/2 CONNECT tunnels over any encrypted stream.
 //!
 //! This crate knows neither certificates nor policy: a [`pool::Dial`] hands it ready encrypted streams, and the caller
-//! decides which [`server::Incoming`] is accepted. The wire is Istio ambient's (`ambient-wire.md` sections 0 to 2), so
+//! decides which [`server::Incoming`] is accepted. The wire is Istio ambient's (`docs/hbone.md`), so
 //! either end may be a stock ztunnel or Envoy.
 //!
 //! | module | what |

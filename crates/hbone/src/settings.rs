@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use weft_runtime::budget::Budget;
 
-/// Tunnels that one connection carries at most. 100: what stock peers announce, and ztunnel's own cap
-/// (`ambient-wire.md` section 2.3).
+/// Tunnels that one connection carries at most. 100: what stock peers announce, and ztunnel's own cap.
 pub const MAX_TUNNELS: usize = 100;
 
 /// What a connection announces and keeps to. [`ConnectionSettings::default`] is what both agents use.
@@ -57,7 +56,7 @@ impl Default for ConnectionSettings {
 /// When a connection is probed and when it counts as dead.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepaliveSettings {
-    /// Rest between an answer and the next PING. 10 s (`ambient-wire.md` section 2.3), even while data flows.
+    /// Rest between an answer and the next PING. 10 s (as ztunnel), even while data flows.
     pub interval: Duration,
     /// How long an answer may take. 20 s (same place).
     pub timeout: Duration,

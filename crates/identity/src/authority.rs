@@ -1,5 +1,5 @@
 //! Who signs certificate requests: the seam between the certificate store and a CA, and the client for a CA that speaks
-//! Istio's `IstioCertificateService` (`ambient-wire.md` section 10).
+//! Istio's `IstioCertificateService` (`crates/wire/proto/istio/auth.proto`).
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,7 +1,7 @@
 //! A certificate with all that belongs to it: [`Credentials`], made of the CA's answer, complete and checked or not at all.
 //!
 //! The answer is a list of PEM texts: leaf, intermediates one each, the last element the roots, maybe several concatenated
-//! (`ambient-wire.md` section 10). Who holds credentials holds a leaf whose key is ours, whose identity is the asked one and
+//! (`istio.v1.auth`). Who holds credentials holds a leaf whose key is ours, whose identity is the asked one and
 //! whose chain leads to one of its roots.
 
 use std::fmt;
@@ -45,7 +45,7 @@ impl Validity {
         self.not_after.duration_since(now).unwrap_or_default()
     }
 
-    /// The middle of the time: when to renew (`ambient-wire.md` section 10).
+    /// The middle of the time: when to renew (as ztunnel).
     #[must_use]
     pub fn half_life(&self) -> SystemTime {
         self.not_before + self.not_after.duration_since(self.not_before).unwrap_or_default() / 2

@@ -3,7 +3,7 @@
 //!
 //! Line 2 of the layers, and the only home of rustls and X.509: nobody else builds a TLS configuration or reads a
 //! certificate. Keys live in memory only. Identity rules are SPIFFE's (X.509-SVID) in Istio's spelling
-//! (`ambient-wire.md` sections 6 and 10).
+//! (`docs/hbone.md`, "TLS").
 //!
 //! | module | gives |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! Certificate requests (PKCS#10, RFC 2986), both sides: a fresh key with its request for the node agent, the check of a
 //! request for the CA.
 //!
-//! The form is Istio's (`ambient-wire.md` section 10): ECDSA P-256 with SHA-256, empty subject, one critical subjectAltName
+//! The form is Istio's: ECDSA P-256 with SHA-256, empty subject, one critical subjectAltName
 //! with one URI. The CA takes nothing from a request but the public key and that identity, and refuses a request that
 //! asks for more, so that nobody believes to have got what was ignored.
 

@@ -1,7 +1,7 @@
 //! When to ask the CA for which certificate: who needs one, how urgently, when to renew, how long to wait after a failure.
 //!
 //! Pure: it is told what happened and what time it is, and answers what to do next; [`store`](crate::store) does it.
-//! The rules are ztunnel's (`ambient-wire.md` section 10): refresh at half life, at most 8 requests at once, three
+//! The rules are ztunnel's: refresh at half life, at most 8 requests at once, three
 //! priorities, a back-off per identity.
 
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ pub enum Priority {
     Background,
 }
 
-/// The limits; the defaults are those of `ambient-wire.md` section 10.
+/// The limits; the defaults are ztunnel's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Requests under way at once.

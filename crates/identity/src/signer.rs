@@ -46,7 +46,7 @@ pub struct LeafLifetime {
 
 impl Default for LeafLifetime {
     /// One hour (the design asks for short-lived leaves: a stolen key is useless soon, and no revocation is needed), at most
-    /// 24 hours (what a stock ztunnel asks for, `ambient-wire.md` section 10), at least one minute.
+    /// 24 hours (what a stock ztunnel asks for), at least one minute.
     fn default() -> Self {
         Self { default: Duration::from_secs(3600), max: Duration::from_secs(24 * 3600), min: Duration::from_secs(60) }
     }

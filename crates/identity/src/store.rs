@@ -40,7 +40,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Ask for 24 hours, as ztunnel does (`SECRET_TTL`, `ambient-wire.md` section 10): the CA decides and our own gives less.
+    /// Ask for 24 hours, as ztunnel does (its `SECRET_TTL`): the CA decides and our own gives less.
     /// A signature takes the CA microseconds, so no answer within 10 seconds means that none will come.
     fn default() -> Self {
         Self { limits: Limits::default(), ttl: Duration::from_secs(24 * 3600), deadline: Duration::from_secs(10) }

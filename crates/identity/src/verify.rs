@@ -1,7 +1,7 @@
 //! Who the peer is: its chain must lead to one of our roots, and its leaf must carry exactly one URI, a SPIFFE identity.
 //!
 //! Server side: the peer's trust domain must be ours, policy does the rest. Client side: the identity must be one of the
-//! expected, exactly. No DNS name takes part (`ambient-wire.md` section 6; SPIFFE X.509-SVID sections 4 and 5).
+//! expected, exactly. No DNS name takes part (as Istio's ztunnel; SPIFFE X.509-SVID sections 4 and 5).
 //! Roots are a set, so that old and new overlap while a root is rotated.
 
 use std::sync::Arc;

@@ -31,14 +31,14 @@ macro_rules! reasons {
                 match self { $(Self::$name => $code,)+ }
             }
 
-            /// The HTTP status that an HBONE server answers (`ambient-wire.md` section 2.1); 503 where the
+            /// The HTTP status that an HBONE server answers (`docs/hbone.md`); 503 where the
             /// reference names none.
             #[must_use]
             pub const fn status(self) -> u16 {
                 match self { $(Self::$name => $status,)+ }
             }
 
-            /// Istio's `response_flags` label (`ambient-wire.md` section 14), so that its dashboards work.
+            /// Istio's `response_flags` label, so that its dashboards work.
             #[must_use]
             pub const fn response_flag(self) -> &'static str {
                 match self { $(Self::$name => $flag,)+ }

@@ -1,6 +1,6 @@
 //! A service: the addresses and names that stand for a set of workloads.
 //!
-//! Mirrors `istio.workload.Service` (`ambient-wire.md` section 8).
+//! Mirrors `istio.workload.Service` (`crates/wire/proto/istio/workload.proto`).
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! SPIFFE identities as the mesh uses them: `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`.
 //!
 //! The parser is strict on purpose: an identity decides who may speak to whom, so there is exactly one spelling of
-//! each (SPIFFE-ID specification, section 2; Istio's five-part path, `ambient-wire.md` section 6).
+//! each (SPIFFE-ID specification, section 2; Istio's five-part path).
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
 //! A workload: one pod (or other endpoint) as every agent knows it.
 //!
-//! Mirrors `istio.workload.Workload` (`ambient-wire.md` section 8) in our words; `weft-wire` converts.
+//! Mirrors `istio.workload.Workload` (`crates/wire/proto/istio/workload.proto`) in our words; `weft-wire` converts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -225,11 +225,11 @@ impl Workload {
     }
 }
 
-/// What an absent trust domain means on the wire (`ambient-wire.md` section 8, field 6).
+/// What an absent trust domain means on the wire (field 6 of `istio.workload.Workload`).
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 /// What an absent service account means on the wire (section 8, field 7).
 pub const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// What an absent cluster id means on the wire (section 8, field 18).
 pub const DEFAULT_CLUSTER: &str = "Kubernetes";
-/// The port of HBONE (`ambient-wire.md` section 1).
+/// The port of HBONE (Istio's, fixed by the wire).
 pub const HBONE_PORT: u16 = 15008;

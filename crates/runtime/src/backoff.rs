@@ -21,7 +21,7 @@ pub struct Settings {
 
 impl Default for Settings {
     /// 100 ms to 15 s, doubling, half of it random: fast enough that a restarted server is found within a blink, slow enough
-    /// that thousands of agents do not keep it down (ztunnel caps at 15 s too: reference/ambient-wire.md).
+    /// that thousands of agents do not keep it down (ztunnel caps at 15 s, too).
     fn default() -> Self {
         Self { initial: Duration::from_millis(100), cap: Duration::from_secs(15), factor: 2.0, jitter: 0.5 }
     }

@@ -1,4 +1,4 @@
-//! Asks the certificate authority for one certificate (`ambient-wire.md` section 10).
+//! Asks the certificate authority for one certificate (`proto/istio/auth.proto`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::proto::istio::v1::auth::IstioCertificateRequest;
 use crate::proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 use crate::refusal::reason_of;
 
-/// The metadata key that names the identity asked for (`ambient-wire.md` section 10).
+/// The metadata key that names the identity asked for (`proto/istio/auth.proto`).
 pub const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";
 /// How long one request may take, connecting included: signing takes a millisecond, and the caller backs off anyway.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -17,13 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 
-/// Largest message that is accepted, 200 MiB: a whole mesh in one response (`ambient-wire.md` section 7).
+/// Largest message that is accepted, 200 MiB: a whole mesh in one response (as ztunnel).
 pub const MESSAGE_LIMIT: usize = 200 * 1024 * 1024;
-/// A connection attempt, name resolution and TLS included, may take 5 s (`ambient-wire.md` section 7).
+/// A connection attempt, name resolution and TLS included, may take 5 s (as ztunnel).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An HTTP/2 PING every 30 s, also when nothing is open (`ambient-wire.md` section 7).
+/// An HTTP/2 PING every 30 s, also when nothing is open (as ztunnel).
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// The server is gone if a PING has no answer for 10 s (`ambient-wire.md` section 7).
+/// The server is gone if a PING has no answer for 10 s (as ztunnel).
 pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 windows, 4 MiB: the first answer of a large mesh is some MiB, and the default of 64 KiB would cost a round
 /// trip for each piece of it (`crates.md` section 4, table of windows).

@@ -1,4 +1,4 @@
-//! How a stock ztunnel is told everything (`ambient-wire.md` section 16).
+//! How a stock ztunnel is told everything.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! In-pod redirection as the stock agent installs it (`ambient-wire.md` section 11): nat REDIRECT to 15001 and 15006, and
+//! In-pod redirection as the stock agent (istio-cni) installs it: nat REDIRECT to 15001 and 15006, and
 //! the connmark that brings the application's answers back to a proxy that speaks with the client's address.
 
 use anyhow::{Context, Result};

@@ -1,4 +1,4 @@
-//! The agent's side of ZDS (`ambient-wire.md` section 12.1): tells proxies that dial in which pods they serve, each with
+//! The agent's side of ZDS (`istio.workload.zds`, between istio-cni and ztunnel): tells proxies that dial in which pods they serve, each with
 //! its network namespace. One message per packet of a SOCK_SEQPACKET socket; protobuf of four small messages, by hand.
 
 use std::fs::File;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// The wire's own deadline of a message (`ambient-wire.md` section 12.1).
+/// The wire's own deadline of a message (ztunnel's).
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The wire's largest message.
 const LARGEST: usize = 1024;

@@ -179,7 +179,7 @@ fn start_istiod(lab: &Lab, programs: &Programs, directory: &Path) -> Result<Proc
     command.current_dir(directory);
     command.envs([
         ("PILOT_ENABLE_AMBIENT", "true"),
-        // The account that our agent runs as here (`ambient-wire.md` section 10).
+        // The account that our agent runs as here.
         ("CA_TRUSTED_NODE_ACCOUNTS", "istio-system/weft-node-agent,istio-system/ztunnel"),
         ("POD_NAMESPACE", "istio-system"),
         ("POD_NAME", "istiod-1"),

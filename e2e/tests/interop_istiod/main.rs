@@ -1,4 +1,4 @@
-//! Our agents under a stock istiod (`ambient-wire.md` section 17, number 3). The stock programs are not part of this
+//! Our agents under a stock istiod. The stock programs are not part of this
 //! repository: `WEFT_PEER_ISTIOD`, `WEFT_PEER_ETCD`, `WEFT_PEER_KUBE_APISERVER` and `WEFT_PEER_ISTIO_CRDS` name them, and
 //! without them the test says that it was skipped. `docs/interop.md` has the results.
 

@@ -5,7 +5,7 @@ use weft_testkit::traffic::{Behaviour, Server, connect, echo, half_close, who_am
 use crate::stage::{EFFECT, HBONE, Stage, anywhere};
 use crate::stage_or_skip;
 
-/// Bytes of the long transfers: more than a stream's window (4 MiB, `ambient-wire.md` section 2.3).
+/// Bytes of the long transfers: more than a stream's window (ztunnel's 4 MiB).
 const LONG: usize = 6 << 20;
 /// Bytes of transfers that the capture follows without a gap on any machine.
 const SHORT: usize = 100_000;

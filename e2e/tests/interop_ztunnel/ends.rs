@@ -37,7 +37,7 @@ fn the_server_may_end_first() {
     }
 }
 
-/// What ztunnel does on either side of the tunnel: a reset ends as an orderly end (`ambient-wire.md` section 2.2). Between
+/// What ztunnel does on either side of the tunnel: a reset ends as an orderly end. Between
 /// two agents of ours it stays a reset; across the border our log is what still tells.
 #[test]
 fn resets_become_orderly_ends_across_the_border() {

@@ -1,5 +1,5 @@
-//! A stock ztunnel beside our agent under our control plane: what either side must understand of the other
-//! (`ambient-wire.md` section 17, number 1). The stock program is not part of this repository: `WEFT_PEER_ZTUNNEL`
+//! A stock ztunnel beside our agent under our control plane: what either side must understand of the other.
+//! The stock program is not part of this repository: `WEFT_PEER_ZTUNNEL`
 //! names it, and without it every test here says that it was skipped. `docs/interop.md` has the results.
 
 mod bytes;

@@ -1,4 +1,4 @@
-//! The course of joining and leaving: which act follows in one pod, by what stands there (`reference/capture.md` section 7).
+//! The course of joining and leaving: which act follows in one pod, by what stands there (`docs/capture.md`).
 //! Pure. `join` does the acts; the simulation (`e2e/sim`) does them to kernels of its own.
 
 use super::compare::{Found, deviations};

@@ -1,6 +1,6 @@
 //! The guards once more, in a native nft table of its own: whoever empties every table that iptables knows
-//! (`iptables -F` in a pod with NET_ADMIN, another tool's clean-up) does not open the pod (`reference/capture.md` section 6,
-//! last rows but one). Only `nft flush ruleset` takes it away; the auditor brings it back.
+//! (`iptables -F` in a pod with NET_ADMIN, another tool's clean-up) does not open the pod
+//! (`docs/capture.md`). Only `nft flush ruleset` takes it away; the auditor brings it back.
 //!
 //! The rules are those of the iptables guard ([`super::ruleset`]), said in nft's words. What the kernel shows for them is
 //! learned once, in a private namespace, with the program that is used later: so an audit compares texts of one origin.

@@ -1,6 +1,6 @@
 //! Marks, addresses and ports of the capture: one place, because rules, routes and sockets must agree on them.
 //!
-//! Source of every value: `reference/capture.md` section 1. Marks never leave the pod: a veth into another namespace
+//! `docs/capture.md` says what each is for. Marks never leave the pod: a veth into another namespace
 //! clears them, so they collide with no CNI's marks on the node.
 
 use std::{
@@ -56,7 +56,7 @@ pub const RULE_PREFERENCE: u32 = 32764;
 /// HBONE's port, the same in every mesh of this wire.
 pub const HBONE_PORT: u16 = ports::HBONE;
 /// Local ports of dial sockets to the application: outside the default client range, so that no client's own port
-/// meets them (capture.md section 5).
+/// meets them (`docs/capture.md`).
 pub const DIAL_PORTS: RangeInclusive<u16> = 61000..=65535;
 
 /// The address that the captured traffic's listeners sit on: nobody has it, so nobody can call it when rules are

@@ -1,6 +1,6 @@
 //! The privileged half: rules, routes and sockets inside the network namespaces of the pods of this node.
 //!
-//! `reference/capture.md` is what this does and why.
+//! `docs/capture.md` says what is put into a pod, and why.
 //!
 //! | module | does |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Which rules a captured pod has: `reference/capture.md` sections 2 (steady) and 7 (transitions) as values.
+//! Which rules a captured pod has, in each phase, as values. `docs/capture.md` says what each is for.
 
 use super::{
     mark::{self, CapturePorts, DIAL_PORTS, HBONE_PORT, listen_address},

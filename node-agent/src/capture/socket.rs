@@ -1,4 +1,4 @@
-//! The sockets that the capture half makes inside a pod, with the options of `reference/capture.md` section 3.
+//! The sockets that the capture half makes inside a pod, and their options (`docs/capture.md`).
 //!
 //! Every socket of the agent is transparent (TPROXY hands packets to no other) and carries our mark (guards and rules
 //! know it by that). The functions work in the network namespace of the calling thread.

@@ -1,4 +1,4 @@
-//! How to reach the control plane. Any server that speaks this wire will do (`ambient-wire.md` sections 7 and 10): the
+//! How to reach the control plane. Any server that speaks this wire will do: the
 //! defaults are for ours, and the names of the environment variables are ztunnel's where it has one.
 
 use std::path::PathBuf;

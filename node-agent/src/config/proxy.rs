@@ -18,7 +18,7 @@ pub struct ProxyOptions {
     #[command(flatten)]
     pub control_plane: ControlPlaneOptions,
     /// Data workers. Default: as many as processors, at most 4: few workers batch better, and each more costs memory
-    /// (`datapath.md` section 5, question 2; `docs/performance.md`).
+    /// (`docs/performance.md`).
     #[arg(long, env = "WEFT_WORKERS", value_name = "COUNT")]
     pub workers: Option<usize>,
     /// Admin pages; this machine only.
@@ -80,7 +80,7 @@ impl ProxyOptions {
     /// How many workers to start.
     #[must_use]
     pub fn worker_count(&self) -> usize {
-        /// More than this many only divide batches (`datapath.md` section 5, question 2).
+        /// More than this many only divide batches (`docs/performance.md`).
         const DEFAULT_LIMIT: usize = 4;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         self.workers.unwrap_or(processors.clamp(1, DEFAULT_LIMIT)).clamp(1, crate::handover::message::MAX_WORKERS)

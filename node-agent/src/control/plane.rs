@@ -98,7 +98,7 @@ fn connector(
     let security = if options.control_plane_plaintext {
         ControlSecurity::Plaintext
     } else {
-        // ztunnel's word for the machine's own roots (`ambient-wire.md` section 16).
+        // ztunnel's word for the machine's own roots.
         let roots = match roots.to_str() {
             Some("SYSTEM") => ControlRoots::System,
             _ => ControlRoots::File(roots.to_owned()),
@@ -110,7 +110,7 @@ fn connector(
 }
 
 /// `ztunnel~IP~POD.NAMESPACE~NAMESPACE.svc.DOMAIN`: the first word is how istiod learns what kind of proxy it serves
-/// (`ambient-wire.md` section 7).
+/// (ztunnel's `ISTIO_META_*`).
 fn node_identity(options: &ControlPlaneOptions, node: &str) -> NodeIdentity {
     let (pod, namespace) = (options.pod_name.as_deref().unwrap_or(node), options.pod_namespace.as_str());
     let id = format!("ztunnel~{}~{pod}.{namespace}~{namespace}.svc.{}", options.instance_ip, options.cluster_domain);

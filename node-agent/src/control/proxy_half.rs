@@ -277,7 +277,7 @@ fn start_store(plane: &ControlPlane, registry: &Registry, tasks: &mut JoinSet<()
 }
 
 /// No pod is captured by a proxy that knows nothing: its connections would only wait and fail
-/// (`ambient-wire.md` section 7, "Start gate").
+/// (as ztunnel).
 async fn wait_for_mesh(mut status: Reader<StreamStatus>) {
     if status.wait_until(StreamStatus::is_ready).await.is_err() {
         // The stream's task is gone: the program ends.

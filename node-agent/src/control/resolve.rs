@@ -1,5 +1,4 @@
-//! Names of the control plane to addresses, by hickory: the C library's look-up is fragile in a static binary
-//! (`design.md` section 8).
+//! Names of the control plane to addresses, by hickory: the C library's look-up is fragile in a static binary.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

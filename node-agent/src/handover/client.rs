@@ -366,7 +366,7 @@ fn by_worker(
 ) -> Result<Vec<WorkerListeners>, ChannelError> {
     let mut listeners: Vec<WorkerListeners> = (0..workers).map(|_| WorkerListeners::default()).collect();
     for (tag, descriptor) in tags.iter().zip(descriptors) {
-        // A queue without an acceptor only fills (capture.md section 9), so one too many is refused as well.
+        // A queue without an acceptor only fills, so one too many is refused as well.
         let worker = listeners
             .get_mut(tag.worker)
             .ok_or(super::message::MessageError::OutOfRange("listener for a worker that this proxy does not have"))?;

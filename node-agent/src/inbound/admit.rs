@@ -1,4 +1,4 @@
-//! Whether a connection may enter a pod, and where in it: `ambient-wire.md` section 2.1 as pure functions.
+//! Whether a connection may enter a pod, and where in it: `docs/hbone.md`, "What a server accepts", as pure functions.
 //!
 //! Three ways in, one outcome: a tunnel ([`admit_tunnel`]), plaintext ([`admit_plaintext`]) and the short way from
 //! another pod of this node ([`admit_local`]). Every one ends in the same policy check with the port resolved, and the

@@ -1,4 +1,4 @@
-//! The inbound table: one case for each step of `ambient-wire.md` section 2.1 and for each of its exceptions.
+//! The inbound table: one case for each step of `docs/hbone.md`, "What a server accepts", and for each of its exceptions.
 
 use std::net::SocketAddr;
 

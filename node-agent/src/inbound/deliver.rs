@@ -1,6 +1,6 @@
 //! Dials the application inside its pod, from the client's own address.
 //!
-//! The source port is an explicit one of a range of our own, not port 0 (`capture.md` section 5): a port in TIME_WAIT is
+//! The source port is an explicit one of a range of our own, not port 0 (`docs/capture.md`): a port in TIME_WAIT is
 //! then usable at once, and the port of a live client is never taken. Another path of the kernel may hold the port all the
 //! same, which shows as "address in use" or as silence; then the next port is tried, and after some of them any
 //! port that the kernel gives.

@@ -1,5 +1,5 @@
 //! The PROXY protocol's header, version 2: how a proxy in front of the application learns who comes (a "sandwiched"
-//! waypoint, `ambient-wire.md` section 4; format: haproxy's proxy-protocol.txt, section 2.2).
+//! waypoint, as Istio's agents write it; format: haproxy's proxy-protocol.txt, section 2.2).
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -1,7 +1,19 @@
-//! Where a captured connection goes: the whole table of `ambient-wire.md` section 3 as one pure function.
+//! Where a captured connection goes, as one pure function. Steps are looked at in this order (ztunnel's; code and tests name them):
+//!
+//! | step | when | decision |
+//! |---|---|---|
+//! | 0 | the target is a reserved port on loopback | refuse |
+//! | 1 | the source pod is not known yet | waited for by the caller (`serve`) |
+//! | 2 | the target is a service with a waypoint, and the caller is not that waypoint | tunnel to the waypoint, authority = original destination |
+//! | 3 | nothing is known of the target | plain TCP to the original destination |
+//! | 3b | a service without a usable endpoint | refuse; in passthrough mode as 3 |
+//! | 4 | the endpoint is in another network | refuse: double HBONE is not there yet |
+//! | 5 | the target is a workload with a waypoint, and the caller is not that waypoint | tunnel to the waypoint, authority = original destination |
+//! | 6 | the endpoint accepts HBONE | tunnel to its port 15008, authority = endpoint and its target port |
+//! | 7 | the endpoint accepts no tunnel | plain TCP to endpoint and target port |
 //!
 //! One version of the mesh in, one [`Decision`] out; nothing is awaited, nothing is guessed. What cannot be decided is
-//! [`Decision::Refuse`], never a way around policy. Two things differ from the reference on purpose: an endpoint that
+//! [`Decision::Refuse`], never a way around policy. Two things differ from ztunnel on purpose: an endpoint that
 //! this agent serves itself is reached without a tunnel ([`Decision::Local`], policy is checked all the same), and a
 //! waypoint that cannot be used refuses the connection.
 //!
@@ -129,7 +141,7 @@ impl Decision {
     }
 }
 
-/// Decides. The numbers in the code are the rows of `ambient-wire.md` section 3.
+/// Decides. The numbers in the code are the steps of the table above.
 #[must_use]
 pub fn decide(question: &Question<'_>, around: &impl Surroundings, rng: &mut impl Rng) -> Decision {
     let to = canonical(question.original.0);

@@ -1,4 +1,4 @@
-//! The outbound table: one case for each row of `ambient-wire.md` section 3 and for each exception.
+//! The outbound table: one case for each row of the table in `decide.rs` and for each exception.
 
 use std::cell::RefCell;
 use std::net::IpAddr;

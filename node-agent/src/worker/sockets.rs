@@ -261,7 +261,7 @@ impl DialSocket {
     }
 }
 
-/// Rest before the first keepalive probe (`ambient-wire.md` section 2.6).
+/// Rest before the first keepalive probe (as ztunnel).
 const KEEPALIVE: Duration = Duration::from_secs(180);
 /// Rest between two probes. 15 s where ztunnel has 180: with its numbers a connection whose other side has vanished, half
 /// closed or not, holds its descriptors and memory for half an hour; so it is four minutes.

@@ -1,4 +1,4 @@
-//! Half-dead states: capture.md section 6, each judged by the packets that pass the pod's interface. The tap of a packet
+//! Half-dead states (`docs/capture.md`, "A part is missing"), each judged by the packets that pass the pod's interface. The tap of a packet
 //! socket sits behind the packet filter on the way out and before it on the way in, so a frame from the pod has left it.
 
 use std::{

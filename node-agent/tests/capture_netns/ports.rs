@@ -1,4 +1,4 @@
-//! Ports that are in use already, by the application or by us: the tables of capture.md sections 4 and 5, as far as they
+//! Ports that are in use already, by the application or by us: the cases behind `docs/capture.md`, as far as they
 //! are about sockets.
 
 use std::{

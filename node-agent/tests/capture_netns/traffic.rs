@@ -62,7 +62,7 @@ fn talk(one: &mut std::net::TcpStream, other: &mut std::net::TcpStream) {
     assert_eq!(&heard, b"pong");
 }
 
-/// capture.md section 10: the rules for refusals rest on a reset having no owner, so this pins them.
+/// The rules for refusals rest on a reset having no owner, so this pins them.
 #[test]
 fn closed_port_refuses_and_refused_dial_is_seen() {
     enter_or_skip!();

@@ -1,4 +1,4 @@
-//! Pods that join and leave while they talk: capture.md section 7.
+//! Pods that join and leave while they talk (`docs/capture.md`, "Connections that are there before a change").
 
 use std::{
     collections::BTreeSet,

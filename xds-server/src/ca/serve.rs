@@ -1,4 +1,4 @@
-//! `istio.v1.auth.IstioCertificateService`: asks who calls, decides, signs, counts (`ambient-wire.md` section 10).
+//! `istio.v1.auth.IstioCertificateService`: asks who calls, decides, signs, counts.
 
 use std::sync::Arc;
 use std::time::Instant;

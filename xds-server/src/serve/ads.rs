@@ -29,7 +29,7 @@ use super::metrics::{ServeMetrics, of};
 use super::nodes::{Nodes, OpenStream, Settled};
 use crate::catalog::Catalog;
 
-/// The key of the node's name in the metadata of a stream (`ambient-wire.md` section 7).
+/// The key of the node's name in the metadata of a stream (Istio's).
 const NODE_NAME: &str = "NODE_NAME";
 /// Who opens a stream and says nothing is sent away: a good client sends its first request with the headers.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -296,7 +296,7 @@ fn check_node(caller: &Caller, node: Option<&Node>) -> Result<String, Status> {
     }
 }
 
-/// `network/address`, as ztunnel asks on demand (`ambient-wire.md` section 7). We know resources by their own names only, and
+/// `network/address`, as ztunnel asks on demand (xDS without `*`). We know resources by their own names only, and
 /// "there is no such resource" would make it send plaintext: no answer is the safe one.
 fn asked_by_address(kind: ResourceType, request: &DeltaDiscoveryRequest) -> Option<&str> {
     let by_address = |name: &str| match name.split_once('/') {

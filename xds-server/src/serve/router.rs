@@ -18,12 +18,11 @@ use super::caller::Authenticate;
 use super::gate::GateLayer;
 use super::report::{REPORT_LIMIT, Reports};
 
-/// A PING every 30 s to each node, and 10 s for its answer: what the client does, too (`ambient-wire.md` section 7), so
+/// A PING every 30 s to each node, and 10 s for its answer: what the client does, too (`weft_wire::connect`), so
 /// that both ends find a dead connection within 40 s.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Streams of one HTTP/2 connection: one discovery stream, and certificate requests (8 at once by `ambient-wire.md`
-/// section 10), and reports.
+/// Streams of one HTTP/2 connection: one discovery stream, and certificate requests (8 at once, as ztunnel), and reports.
 const STREAMS_PER_CONNECTION: u32 = 128;
 /// A call must be answered within this, its message read included; for a stream: its beginning. A client that sends its
 /// request byte by byte holds nothing for longer.

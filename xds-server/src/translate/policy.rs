@@ -1,4 +1,4 @@
-//! AuthorizationPolicy objects as policies of the mesh (`ambient-wire.md` section 9), and strict mTLS as one more.
+//! AuthorizationPolicy objects as policies of the mesh, and strict mTLS as one more.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Service objects as services of the mesh (`ambient-wire.md` section 8, "How istiod fills it").
+//! Service objects as services of the mesh, filled in as istiod does.
 
 use weft_manifest::objects::{Service as ServiceObject, ServicePort as PortObject, TargetPort, TrafficDistribution};
 use weft_manifest::{Conflicts, Objects};

@@ -1,4 +1,4 @@
-//! Pods, and endpoints that are no pods, as workloads of the mesh (`ambient-wire.md` section 8).
+//! Pods, and endpoints that are no pods, as workloads of the mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

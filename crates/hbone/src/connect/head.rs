@@ -15,7 +15,7 @@ const ISTIO_SOURCE: &str = "x-istio-source";
 /// Response header with the reason code of a refusal; ours alone, other peers ignore it.
 pub(crate) const REASON_HEADER: &str = "x-weft-reason";
 
-/// What a tunnel's opener says (`ambient-wire.md` section 2). Only the authority decides anything.
+/// What a tunnel's opener says (`docs/hbone.md`). Only the authority decides anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectHead {
     /// Where the tunnel leads.

@@ -1,7 +1,7 @@
 //! The head of a tunnel: what a CONNECT request says, and what a refusal answers.
 //!
 //! Each part is text both ways, parsed strictly where it decides something (the authority) and tolerantly where it only
-//! labels telemetry (baggage, forwarded, traceparent). Source: `ambient-wire.md` section 2.
+//! labels telemetry (baggage, forwarded, traceparent). The wire: `docs/hbone.md`.
 
 mod authority;
 mod baggage;

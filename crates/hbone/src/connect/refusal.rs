@@ -1,6 +1,6 @@
 //! Why a server did not open the tunnel: a status that every peer understands, and a reason that ours do.
 
-/// The statuses that an HBONE server refuses with (`ambient-wire.md` section 2.1).
+/// The statuses that an HBONE server refuses with (`docs/hbone.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// 400: not CONNECT, an authority that does not parse, or one that is not this pod's.

@@ -6,7 +6,7 @@ use std::task::Poll;
 use super::frame::{END_STREAM, FrameHeader, HEADER_LENGTH, Kind};
 use super::lent;
 
-/// Payload of a DATA frame at most: with its header it fills one TLS record of 16,384 bytes (`datapath.md` section 8).
+/// Payload of a DATA frame at most: with its header it fills one TLS record of 16,384 bytes.
 pub(crate) const MOST_DATA: usize = 16_384 - HEADER_LENGTH;
 
 /// Frames that one read from a source fills at most (same place).

@@ -34,7 +34,7 @@ const SHORTEST_TICK: Duration = Duration::from_millis(1);
 pub struct PoolSettings {
     /// For every connection.
     pub connection: ConnectionSettings,
-    /// A connection without tunnels is closed after this. 5 min (`ambient-wire.md` section 2.4).
+    /// A connection without tunnels is closed after this. 5 min (as ztunnel).
     pub idle_release: Duration,
     /// TCP, TLS and HTTP/2 together. 10 s (same, section 2.5).
     pub dial_timeout: Duration,

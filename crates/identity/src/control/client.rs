@@ -23,7 +23,7 @@ use super::trust::LearntRoots;
 use crate::tls;
 
 /// One address gets this long for TCP and TLS, then the next one is tried: two that do not answer fit into the 5 s that
-/// `weft_wire::connect` allows for all (`ambient-wire.md` section 7).
+/// `weft_wire::connect` allows for all (as ztunnel).
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Where distributions keep the roots of public CAs: Debian, Fedora, Alpine and SUSE, in this order.

@@ -2,7 +2,7 @@
 //! stream of accepted connections for the server.
 //!
 //! The server shows a certificate for its name; the client shows none and authenticates by token in the call
-//! (`ambient-wire.md` section 7), so a stock istiod is served as well as our own control plane.
+//! (as ztunnel), so a stock istiod is served as well as our own control plane.
 
 mod client;
 mod server;

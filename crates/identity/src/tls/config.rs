@@ -20,7 +20,7 @@ use weft_model::SpiffeId;
 use crate::certificate::Credentials;
 use crate::verify::{ClientVerifier, ServerVerifier};
 
-/// The protocol inside of every connection of ours (`ambient-wire.md` section 6).
+/// The protocol inside of every connection of ours (`docs/hbone.md`, "TLS").
 pub(super) const ALPN: &[u8] = b"h2";
 
 /// One provider for all. AES-128-GCM first: 12 % faster than 256 here (`crates.md` section 4) and as strong as the P-256
@@ -79,7 +79,7 @@ pub fn client_config(credentials: &Credentials, expected: &[SpiffeId]) -> Result
 }
 
 /// The agent's side of TLS to the control plane: the server shows a certificate for the server name asked for, the client
-/// none (`ambient-wire.md` section 7: it authenticates by token).
+/// none (it authenticates by token).
 pub(crate) fn control_client_config(roots: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut store = RootCertStore::empty();
     // A system bundle holds roots that rustls does not read; those confirm nothing, the others do.

@@ -1,4 +1,4 @@
-//! Policies and one connection in, verdict out (`ambient-wire.md` section 9, "Semantics"), but failing closed where
+//! Policies and one connection in, verdict out (as ztunnel evaluates them), but failing closed where
 //! the reference skips a policy that it does not know.
 
 use std::net::{IpAddr, SocketAddr};

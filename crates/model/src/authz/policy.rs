@@ -1,4 +1,4 @@
-//! What a policy says. Mirrors `istio.security.Authorization` (`ambient-wire.md` section 9).
+//! What a policy says. Mirrors `istio.security.Authorization` (`crates/wire/proto/istio/security.proto`).
 
 use std::fmt;
 use std::sync::Arc;

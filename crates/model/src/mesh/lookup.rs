@@ -1,4 +1,4 @@
-//! Look-ups by key, address and name, with the tie-breaks of `ambient-wire.md` section 3.
+//! Look-ups by key, address and name, with ztunnel's tie-breaks.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! No module may reach itself through others: then no file can be understood, tested or moved alone. Also: an `error.rs`
-//! imports no sibling, since shared error types are what ties most cycles (reference/style.md section 2).
+//! imports no sibling, since shared error types are what ties most cycles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

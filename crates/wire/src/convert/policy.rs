@@ -1,4 +1,4 @@
-//! `istio.security.Authorization` (`ambient-wire.md` section 9).
+//! `istio.security.Authorization` (`proto/istio/security.proto`).
 
 use ipnet::IpNet;
 use weft_model::authz::{Action, Group, Match, Mode, Policy, PolicyKey, Rule, Scope, ServiceAccountMatch, StringMatch};

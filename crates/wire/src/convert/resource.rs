@@ -27,7 +27,7 @@ impl ResourceType {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Address, Self::Authorization];
 
-    /// Its name on the wire (`ambient-wire.md` section 7).
+    /// Its name on the wire, a type URL of xDS.
     #[must_use]
     pub const fn url(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! `istio.workload.Service` (`ambient-wire.md` section 8).
+//! `istio.workload.Service` (`proto/istio/workload.proto`).
 
 use weft_model::service::{
     AppProtocol, BalanceMode, IpFamilies, LoadBalancing, Scope, Service, ServiceAddress, ServiceKey, ServicePort,

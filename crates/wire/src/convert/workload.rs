@@ -1,4 +1,4 @@
-//! `istio.workload.Workload` (`ambient-wire.md` section 8).
+//! `istio.workload.Workload` (`proto/istio/workload.proto`).
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The delta discovery protocol (`ambient-wire.md` section 7).
+//! The delta discovery protocol (incremental ADS of xDS, `proto/envoy/discovery.proto`).
 //!
 //! [`Subscriber`] is the client and [`Session`] the server of one resource type on one stream. Both are state machines
 //! without I/O: messages in, messages out, so that every loss and reconnect can be tested in memory. [`Client`] is all

@@ -241,7 +241,7 @@ fn single_names_are_answered_also_when_there_is_nothing() {
     assert_eq!(session.held("b"), None);
 }
 
-/// How ztunnel asks on demand (`ambient-wire.md` section 7): `*` and not `*`, then names.
+/// How ztunnel asks on demand: `*` and not `*`, then names.
 #[test]
 fn subscribing_and_unsubscribing_everything_is_nothing() {
     let mut store = Store::of(&[("a", "1")]);

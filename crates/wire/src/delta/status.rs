@@ -64,7 +64,7 @@ impl StreamStatus {
         }
     }
 
-    /// Whether every type has been answered wholly once; no pod may be captured before (`ambient-wire.md` section 7).
+    /// Whether every type has been answered wholly once; no pod may be captured before.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.types.values().all(|one| one.complete)

@@ -21,7 +21,7 @@ use crate::convert::ResourceType;
 use crate::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 
-/// 10 ms doubling to 15 s (`ambient-wire.md` section 7), half of it random.
+/// 10 ms doubling to 15 s (as ztunnel), half of it random.
 pub const BACKOFF: backoff::Settings =
     backoff::Settings { initial: Duration::from_millis(10), cap: Duration::from_secs(15), factor: 2.0, jitter: 0.5 };
 /// Requests that wait to be written: one first request and one reply per type, so this is never full with a server that

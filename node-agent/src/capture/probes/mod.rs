@@ -1,4 +1,4 @@
-//! Says whose the other end of a connection is: the kubelet's, or anybody else's (decision 24, `capture.md` section 8).
+//! Says whose the other end of a connection is: the kubelet's, or anybody else's (decision 24).
 //!
 //! | module | does |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The rule sets as text, against files that a person compares with capture.md.
+//! The rule sets as text, against files that a person compares with docs/capture.md.
 
 use super::*;
 

@@ -13,7 +13,7 @@ use super::super::output::MOST_DATA;
 use super::super::streams::{Key, Progress, remember};
 use super::Connection;
 
-/// Bytes that may wait for the transport before its senders' sources are no longer read. 256 KiB (`datapath.md` section 8): enough to keep
+/// Bytes that may wait for the transport before its senders' sources are no longer read. 256 KiB: enough to keep
 /// a connection busy for a turn, little enough to be fair among its streams.
 pub const BACKLOG_LIMIT: usize = 256 << 10;
 
