@@ -25,8 +25,8 @@ use weft_wire::proto::istio::v1::auth::istio_certificate_service_server::IstioCe
 
 use crate::ca::{CaMetrics, CaSettings, CertificateService, Keeper, RootSource};
 use crate::config::Arguments;
-use crate::ground::Ground;
 use crate::pipeline::{Pipeline, Served};
+use crate::platform::Platform;
 use crate::sections::{Sources, register, shown_settings};
 use crate::serve::{self, Ads, AdsSettings, Nodes, Reports, ServeMetrics};
 
@@ -41,8 +41,8 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     let readiness = Readiness::new();
     let mut tasks = JoinSet::new();
 
-    let mut ground = Ground::open(&arguments, &registry).await?;
-    let cluster = ground.cluster.take();
+    let mut platform = Platform::open(&arguments, &registry).await?;
+    let cluster = platform.cluster.take();
     if let Some(cluster) = &cluster {
         cluster.fetch_root(&arguments).await.context("the root of the certificate authority")?;
     }
@@ -52,16 +52,16 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     if let Some(cluster) = &cluster {
         cluster.publish_roots(&arguments, signer.clone(), &mut tasks);
     }
-    let (pipeline, served) = Pipeline::new(ground.outcomes.clone(), ground.captured.clone(), arguments.mesh());
+    let (pipeline, served) = Pipeline::new(platform.outcomes.clone(), platform.captured.clone(), arguments.mesh());
     tasks.spawn(pipeline.run());
     tasks.spawn(open_when_read(served.clone(), readiness.wait_for("source: read for the first time")));
 
     let nodes = Nodes::new();
     let sources = Sources {
         served: served.clone(),
-        outcomes: ground.outcomes.clone(),
+        outcomes: platform.outcomes.clone(),
         nodes: nodes.clone(),
-        tokens: ground.tokens.clone(),
+        tokens: platform.tokens.clone(),
         signer: signer.clone(),
         settings: shown_settings(&arguments),
     };
@@ -86,14 +86,14 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
         metrics: metrics.clone(),
         drain: watch.clone(),
         limits: weft_wire::delta::Limits::default(),
-        reports_due: (!ground.remembers).then(|| tokio::time::Instant::now() + serve::REPORTS_TIME),
+        reports_due: (!platform.remembers).then(|| tokio::time::Instant::now() + serve::REPORTS_TIME),
     });
     let placement = served.placement.clone();
     let node_of = move |uid: &Uid| placement.read(|placement| placement.node_of(uid).cloned());
-    let reports = Reports::new(ground.keep.clone(), node_of, metrics);
+    let reports = Reports::new(platform.keep.clone(), node_of, metrics);
     let certificates = certificates(&arguments, &signer, &served, &registry);
     let incoming = incoming(&arguments, signer).await?;
-    let authenticate = ground.authenticate.clone();
+    let authenticate = platform.authenticate.clone();
     let more = |routes: tonic::service::Routes| {
         let certificates = IstioCertificateServiceServer::new(certificates);
         routes.add_service(certificates.max_decoding_message_size(crate::ca::REQUEST_LIMIT))
@@ -111,7 +111,7 @@ pub async fn run(arguments: Arguments, logging: logging::Handle) -> anyhow::Resu
     };
     let outcome = trigger.drain(arguments.drain_deadline).await;
     tracing::info!(?outcome, "drained");
-    drop(ground);
+    drop(platform);
     let _outcome = pages.drain(Duration::from_secs(1)).await;
     tasks.shutdown().await;
     ended

@@ -1,16 +1,28 @@
-//! The control plane: objects in, programs of the mesh told.
+//! The control plane: reads Kubernetes objects, tells every node agent what follows from them, and issues certificates.
 //!
-//! `source` (what is written) -> `translate` (what it means; pure) -> `difference` (what is new in it; pure) -> `catalog` (versions; pure) -> `serve` (nodes meet it);
-//! `status` says what became of policies (on Kubernetes); `ca` issues certificates to whom `placement` says; `pipeline` and `app` join the parts.
+//! ```text
+//! source -> translate -> difference -> catalog -> serve
+//! ```
+//!
+//! | module | does |
+//! |---|---|
+//! | [`source`], `platform` | objects, from a directory or from Kubernetes |
+//! | [`translate`] | objects to resources of the mesh (pure) |
+//! | [`difference`] | which of them are new, changed or gone (pure) |
+//! | [`catalog`] | each resource encoded once, with its version (pure) |
+//! | [`serve`] | discovery and reports: the gRPC server that agents meet |
+//! | [`ca`] | certificates, for the identities that [`placement`] has on the caller's node |
+//! | [`status`] | on Kubernetes: what became of policies, written into their status |
+//! | [`pipeline`], [`app`] | join the parts: one version from source to catalog; the whole program |
 
 pub mod app;
 pub mod ca;
 pub mod catalog;
 pub mod config;
 pub mod difference;
-mod ground;
 pub mod pipeline;
 pub mod placement;
+mod platform;
 mod sections;
 pub mod serve;
 pub mod source;

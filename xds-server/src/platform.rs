@@ -1,4 +1,5 @@
-//! What the control plane stands on: a directory and files of its own, or Kubernetes. Everything above is the same.
+//! Where the control plane's inputs come from and its state is kept: a directory and files of its own, or Kubernetes. [`Platform::open`] is the
+//! only place that tells the two apart; everything else is the same.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +22,7 @@ use crate::source::{self, Shown};
 use crate::status::{self, StatusParts};
 
 /// See the [module](self).
-pub(crate) struct Ground {
+pub(crate) struct Platform {
     /// The objects in force.
     pub(crate) outcomes: Reader<Option<Arc<Outcome>>>,
     /// What says which pods are captured.
@@ -46,7 +47,7 @@ pub(crate) struct Cluster {
     pub(crate) secret: SharedSecret,
 }
 
-impl Ground {
+impl Platform {
     /// Begins to read the source.
     ///
     /// # Errors

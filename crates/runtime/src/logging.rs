@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use crate::patient::Patient;
+use crate::lossy::LossyWriter;
 use crate::threads::panic_message;
 
 /// What a program logs when nothing else is asked for.
@@ -55,7 +55,7 @@ impl std::fmt::Display for Format {
 /// [`Error::Filter`] when the filter cannot be read, [`Error::AlreadyStarted`] when the process logs already.
 pub fn init(filter: &str, format: Format) -> Result<Handle, Error> {
     let colours = std::io::stderr().is_terminal();
-    let lines = Patient::new(std::io::stderr(), if format == Format::Json { lost_as_json } else { lost_as_text });
+    let lines = LossyWriter::new(std::io::stderr(), if format == Format::Json { lost_as_json } else { lost_as_text });
     let (layer, handle) = layer(filter, format, colours, lines)?;
     tracing_subscriber::registry().with(layer).try_init().map_err(|_| Error::AlreadyStarted)?;
     std::panic::set_hook(Box::new(|panic| {

@@ -1,5 +1,5 @@
-//! A place for log lines that never makes who logs wait: a line that the reader has no room for is lost, counted, and told of
-//! with the next one that gets through. Standard error of a service is a pipe or a socket, and whoever reads it may stand still
+//! A writer of log lines that never waits: a line for which the reader has no room is lost and counted, and the next one that gets
+//! through tells how many. Standard error of a service is a pipe or a socket, and whoever reads it may stand still
 //! (a paused terminal, a stuck log collector); without this every thread that logs would then stand still, too.
 
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ const PIECE: usize = 4096;
 
 /// Lines for one file descriptor, from all threads. Cheap to clone.
 #[derive(Debug)]
-pub(crate) struct Patient<W> {
+pub(crate) struct LossyWriter<W> {
     state: Arc<Mutex<State<W>>>,
 }
 
@@ -28,19 +28,19 @@ struct State<W> {
     cut: bool,
 }
 
-impl<W: Write + AsFd> Patient<W> {
+impl<W: Write + AsFd> LossyWriter<W> {
     pub(crate) fn new(out: W, note: fn(u64) -> String) -> Self {
         Self { state: Arc::new(Mutex::new(State { out, note, lost: 0, cut: false })) }
     }
 }
 
-impl<W> Clone for Patient<W> {
+impl<W> Clone for LossyWriter<W> {
     fn clone(&self) -> Self {
         Self { state: self.state.clone() }
     }
 }
 
-impl<'a, W: Write + AsFd> MakeWriter<'a> for Patient<W>
+impl<'a, W: Write + AsFd> MakeWriter<'a> for LossyWriter<W>
 where
     Self: 'a,
 {
@@ -51,7 +51,7 @@ where
     }
 }
 
-impl<W: Write + AsFd> Write for Patient<W> {
+impl<W: Write + AsFd> Write for LossyWriter<W> {
     /// Takes a whole line, always.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // Whole after every line: a panic in here would spoil one line.
@@ -100,7 +100,7 @@ impl<W: Write + AsFd> State<W> {
 mod tests {
     use std::io::{Read, Write};
 
-    use super::Patient;
+    use super::LossyWriter;
 
     fn note(lost: u64) -> String {
         format!("{lost} lost\n")
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_reader_that_stands_still_costs_lines_and_hears_how_many() {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let mut lines = Patient::new(writer, note);
+        let mut lines = LossyWriter::new(writer, note);
         let line = [b"x".repeat(999), b"\n".to_vec()].concat();
         // Nobody reads: a write that waited would hang this test.
         for _ in 0..1000 {
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_long_line_that_is_read_arrives_whole() {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let mut lines = Patient::new(writer, note);
+        let mut lines = LossyWriter::new(writer, note);
         let line = [b"z".repeat(50_000), b"\n".to_vec()].concat();
         lines.write_all(&line).unwrap();
         drop(lines);

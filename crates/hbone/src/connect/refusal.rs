@@ -21,14 +21,4 @@ impl Refusal {
             Self::Unavailable => 503,
         }
     }
-
-    /// The refusal for a status that somebody else decided; [`Self::Unavailable`] for one that is none of the three.
-    #[must_use]
-    pub fn of_status(status: u16) -> Self {
-        match status {
-            400 => Self::Malformed,
-            401 => Self::Denied,
-            _ => Self::Unavailable,
-        }
-    }
 }

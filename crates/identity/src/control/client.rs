@@ -36,7 +36,7 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 
 /// Turns a name and a port into addresses.
 ///
-/// A parameter, since the C library's look-up is fragile in a static binary (design section 8): programs pass hickory, tests
+/// A parameter, since the C library's look-up is fragile in a static binary: programs pass hickory, tests
 /// and dynamic binaries [`system_resolver`].
 pub type Resolve = Arc<dyn Fn(String, u16) -> Resolving + Send + Sync>;
 

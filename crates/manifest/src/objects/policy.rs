@@ -1,4 +1,4 @@
-//! AuthorizationPolicy (`weft.dev/v1alpha1`): who may connect to whom. `docs` and design section 6 show an example.
+//! AuthorizationPolicy (`weft.dev/v1alpha1`): who may connect to whom. Examples: `docs/resources.md`.
 //!
 //! Read strictly, for a misread policy protects nothing: unknown fields, empty lists and entries without condition are
 //! faults, and conditions that the node agent cannot evaluate (HTTP) are refused where the agent enforces.
@@ -86,7 +86,7 @@ pub struct PortCondition {
     pub not_ports: Vec<u16>,
 }
 
-/// What only a waypoint can evaluate (design section 6).
+/// What only a waypoint can evaluate.
 const HTTP_FIELDS: [&str; 10] =
     ["methods", "notMethods", "paths", "notPaths", "hosts", "notHosts", "headers", "notHeaders", "claims", "notClaims"];
 

@@ -1,6 +1,5 @@
 //! Look-ups by key, address and name, with ztunnel's tie-breaks.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::endpoints::EndpointSet;
@@ -87,17 +86,6 @@ impl Mesh {
     #[must_use]
     pub fn endpoints(&self, key: &ServiceKey) -> Option<&EndpointSet> {
         self.endpoints.get(key).map(|set| &**set)
-    }
-
-    /// The workloads of one node, for example those whose certificates it needs.
-    pub fn workloads_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<Workload>> {
-        self.workloads().filter(move |workload| &*workload.node == node)
-    }
-
-    /// Whether a workload owns this address, in any form; a cheap question for telemetry.
-    #[must_use]
-    pub fn knows_address(&self, network: &Arc<str>, address: IpAddr) -> bool {
-        self.workloads_by_address.contains_key(&NetworkAddress::new(network.clone(), address))
     }
 
     /// Invisible ones drop out; then the client's own namespace, then canonical, then the first.

@@ -62,7 +62,6 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["nix"], &["weft-node-agent", TESTKIT, "weft-e2e", "weft-cluster"]),
     (&["rtnetlink", "caps", "landlock", "seccompiler"], &["weft-node-agent"]),
     (&["comfy-table"], &["weft-cli"]),
-    (&["ureq"], &["weft-e2e"]),
     (&["kube", "k8s-openapi"], &["weft-kubernetes", "weft-e2e"]),
     (
         &["clap"],

@@ -231,12 +231,6 @@ impl Session {
         Some(response)
     }
 
-    /// Whether the client has asked for this type.
-    #[must_use]
-    pub fn is_opened(&self) -> bool {
-        self.opened
-    }
-
     /// The version that the client holds, as far as it said so.
     #[must_use]
     pub fn held(&self, name: &str) -> Option<&Arc<str>> {
