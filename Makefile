@@ -18,7 +18,7 @@ RUNS ?= 3000
 WORKSPACE := --workspace --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test netns lint fmt fuzz bench scale sim soak images cluster-up cluster-down e2e e2e-local e2e-kind
+.PHONY: help setup build demo test netns lint fmt fuzz bench scale sim soak images cluster-up cluster-down cluster-loaded try e2e e2e-local e2e-kind
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,10 +114,23 @@ cluster-down: ## end it; nothing is left but what was built
 
 e2e: e2e-$(PROVIDER) ## Weft on Kubernetes: images, `weft install`, then the tests of e2e/tests/kubernetes (PROVIDER=local or kind; MODE=iptables, nftables, dual-stack)
 
-e2e-local: cluster-up
+# A cluster, and Weft's images on its nodes.
+cluster-loaded: cluster-up
 	cargo build $(WORKSPACE) --bins --profile quick
 	$(TARGET)/quick/weft-image --programs $(TARGET)/quick --output $(TARGET)/cluster/images
 	$(CLUSTER) load $(TARGET)/cluster/images/xds-server.tar $(TARGET)/cluster/images/node-agent.tar
+
+try: cluster-loaded ## a cluster of three nodes on this machine with a shop in it, to type README's two commands at (root and Go)
+	$(CLUSTER) kubectl apply -f e2e/try/shop.yaml
+	$(CLUSTER) kubectl -n shop rollout status deployment/web --timeout=120s
+	$(CLUSTER) kubectl -n shop rollout status deployment/client --timeout=120s
+	@echo; echo "A shop runs in plaintext on a cluster of three nodes. Now:"; echo
+	@echo "  export KUBECONFIG=$$($(CLUSTER) kubeconfig) PATH=$(abspath $(TARGET))/quick:\$$PATH"
+	@echo "  weft install"
+	@echo "  weft enroll shop --wait"; echo
+	@echo "Then: weft connections, weft check, weft unenroll shop --wait. 'make cluster-down' ends it."
+
+e2e-local: cluster-loaded
 	$(TARGET)/quick/weft install --kubeconfig $$($(CLUSTER) kubeconfig)
 	$(CLUSTER) build
 	WEFT_HELM=$(abspath $(TARGET))/cluster/bin/helm WEFT_KUBECTL="$(abspath $(TARGET))/cluster/bin/kube kubectl" \
