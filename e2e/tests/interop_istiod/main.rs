@@ -116,6 +116,11 @@ fn it_resumes(stage: &mut Stage) -> Result<()> {
     let _server = Server::start(&stage.cart.netns, (IpAddr::from([0_u16; 8]), APP).into(), Behaviour::Echo)?;
     let to = SocketAddr::new(stage.cart.address(false), APP);
     let held = stage.held(1, "Address")?;
+    let pushes = |stage: &Stage| -> Vec<String> {
+        let said = stage.kubernetes.istiod.output();
+        said.lines().filter(|line| line.contains("WDS: PUSH request for node:weft-node")).map(str::to_owned).collect()
+    };
+    let before = pushes(stage).len();
     stage.kubernetes.istiod.kill9()?;
     let connected = |stage: &Stage| stage.section(1, "config").is_ok_and(|it| it["control_plane"]["connected"] == true);
     wait::until(EFFECT, "the loss", || !connected(stage))?;
@@ -125,9 +130,8 @@ fn it_resumes(stage: &mut Stage) -> Result<()> {
     assert_eq!(stage.held(1, "Address")?, held);
     assert!(matches!(outcome(&stage.web.netns, to, EFFECT), Outcome::Answered(_)));
     // Nothing had changed, and nothing was sent again: the versions of the resumed stream were understood.
-    let said = stage.kubernetes.istiod.output();
-    let requests: Vec<_> = said.lines().filter(|line| line.contains("WDS: PUSH request for node:weft-node")).collect();
-    let anew = requests.len().saturating_sub(2);
-    assert!(requests[anew..].iter().all(|line| line.contains("resources:0 removed:0")), "{requests:#?}");
+    wait::until(EFFECT, "the answers to both agents", || pushes(stage).len() >= before + 2)?;
+    let anew = pushes(stage).split_off(before);
+    assert!(anew.iter().all(|line| line.contains("resources:0 removed:0")), "{anew:#?}");
     Ok(())
 }
