@@ -27,6 +27,14 @@ pub enum ClientError {
     Client(#[from] kube::Error),
 }
 
+/// An error in words: what the API server says of a refusal, without its codes and fields.
+pub(crate) fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// A client of a kubeconfig's current context: [`connect_in`].
 ///
 /// # Errors

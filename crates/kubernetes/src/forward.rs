@@ -14,6 +14,7 @@ use kube::api::Api;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::time::timeout;
 
+use crate::client::words;
 use crate::cluster::Cluster;
 
 /// The kubelet's words come right behind the end of the connection.
@@ -34,7 +35,7 @@ pub enum ForwardError {
         message: String,
     },
     /// Anything else.
-    #[error("port {port} of pod {namespace}/{pod} cannot be reached through the API server: {cause}")]
+    #[error("port {port} of pod {namespace}/{pod} cannot be reached through the API server: {words}")]
     Api {
         /// Where.
         namespace: String,
@@ -43,8 +44,7 @@ pub enum ForwardError {
         /// Which.
         port: u16,
         /// What was said.
-        #[source]
-        cause: Box<kube::Error>,
+        words: String,
     },
 }
 
@@ -80,7 +80,7 @@ impl Cluster {
                 ForwardError::Forbidden { namespace: namespace.to_owned(), message: status.message.clone() }
             }
             cause => {
-                ForwardError::Api { namespace: namespace.to_owned(), pod: pod.to_owned(), port, cause: Box::new(cause) }
+                ForwardError::Api { namespace: namespace.to_owned(), pod: pod.to_owned(), port, words: words(&cause) }
             }
         })?;
         let stream = forwarder.take_stream(port).expect("the port that was asked for, taken once");

@@ -17,7 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use crate::client::Client;
+use crate::client::{Client, words};
 
 /// The Secret of the root.
 pub const SECRET: &str = "weft-ca";
@@ -115,11 +115,10 @@ pub fn rfc3339(time: SystemTime) -> String {
 
 /// The API server did not do it.
 #[derive(Debug, thiserror::Error)]
-#[error("Secret {namespace}/{SECRET}: {cause}")]
+#[error("Secret {namespace}/{SECRET}: {words}")]
 pub struct RotationError {
     namespace: String,
-    #[source]
-    cause: Box<kube::Error>,
+    words: String,
 }
 
 /// The Secret of the root as whoever wants a rotation sees it: its annotations, never its keys.
@@ -168,7 +167,7 @@ impl RootSecret {
     }
 
     fn failed(&self, cause: kube::Error) -> RotationError {
-        RotationError { namespace: self.namespace.clone(), cause: Box::new(cause) }
+        RotationError { namespace: self.namespace.clone(), words: words(&cause) }
     }
 }
 

@@ -97,6 +97,8 @@ pub fn kube_proxy(plan: &Plan, node: &Node) -> Value {
         "hostnameOverride": node.name,
         "clusterCIDR": plan.pod_ranges(),
         "mode": plan.proxy.word(),
+        // Where the API server reaches it: `weft check` asks for the mode there.
+        "metricsBindAddress": "0.0.0.0:10249",
         // It batches its updates for a second otherwise, and a service refuses as long.
         "iptables": quick,
         "nftables": quick,

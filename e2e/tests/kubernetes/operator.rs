@@ -8,6 +8,7 @@ use weft_testkit::agents::binary;
 use weft_testkit::wait;
 
 use crate::agents_away::Agentless;
+use crate::local::cluster;
 use crate::stage::{DEADLINE, Stage, Stream, run};
 use crate::{alone, among_others, shop};
 
@@ -35,12 +36,26 @@ fn pods(stage: &Stage, app: &str) -> Result<Vec<(String, String)>> {
     Ok(words.iter().filter_map(|word| word.split_once(',')).map(|(pod, node)| (pod.into(), node.into())).collect())
 }
 
+/// The last line of a command that changes something, which says what became of it, and whether the exit code says so, too.
+fn outcome(words: &[&str]) -> Result<(String, bool)> {
+    let output = weft(&[words, &["-o", "json"]].concat())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<Value> =
+        text.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("a line of JSON")?;
+    let (last, steps) = lines.split_last().context("no line")?;
+    ensure!(steps.iter().all(|step| step["step"].is_string() && step["outcome"].is_null()), "{text}");
+    Ok((last["outcome"].as_str().unwrap_or_default().to_owned(), output.status.success()))
+}
+
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn every_command_asks_agents_and_control_plane_through_the_api_server() -> Result<()> {
     let _others = among_others();
     let stage = shop("operator")?;
-    stage.enroll()?;
+    ensure!(
+        outcome(&["enroll", &stage.namespace, "--wait", "--timeout=90s"])? == ("enrolled".into(), true),
+        "by weft itself"
+    );
     let stream = Stream::start(&stage)?;
     let (client, node) = pods(&stage, "client")?.pop().context("no client")?;
     let named = format!("{}/{client}", stage.namespace);
@@ -74,6 +89,11 @@ fn every_command_asks_agents_and_control_plane_through_the_api_server() -> Resul
     ensure!(json(&["config", "--node", &node])?["node"] == *node, "the agent's own");
     ensure!(weft(&["policies"])?.status.success() && weft(&["policies", "--server"])?.status.success(), "policies");
     ensure!(stream.end()? > 1, "the stream");
+    ensure!(
+        outcome(&["unenroll", &stage.namespace, "--wait", "--timeout=90s"])? == ("unenrolled".into(), true),
+        "and out of it"
+    );
+    ensure!(outcome(&["enroll", "weft-e2e-nowhere"])? == ("failed".into(), false), "no such namespace");
 
     let nowhere = weft(&["certs", "--node", "nowhere"])?;
     let words = String::from_utf8_lossy(&nowhere.stderr);
@@ -102,10 +122,15 @@ fn whoever_may_not_forward_ports_is_told_which_right_is_missing() -> Result<()> 
     let stage = shop("reader")?;
     let config = reader(&stage)?;
     let output = weft(&["certs", "--kubeconfig", &config.path().display().to_string()]);
+    let check = weft(&["check", "--kubeconfig", &config.path().display().to_string()]);
     run(&["-n", "weft-system", "delete", "rolebinding", &stage.namespace], "")?;
     let output = output?;
     let words = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(2) && words.contains("pods/portforward"), "{words}");
+    // Whoever may not list all pods is told so by the API server.
+    let check = check?;
+    let words = String::from_utf8_lossy(&check.stderr);
+    ensure!(check.status.code() == Some(2) && words.contains("cannot list resource"), "{words}");
     Ok(())
 }
 
@@ -140,6 +165,12 @@ fn weft_check_finds_nothing_in_a_good_cluster_and_names_each_pod_and_node_that_i
             "{of_nodes:?}"
         );
     }
+
+    // Other clusters keep it to themselves.
+    let proxies = of_nodes
+        .iter()
+        .any(|(_, words, _)| words.contains("kube-proxy on nodes: iptables (3)") || words.contains("nftables (3)"));
+    ensure!(proxies || cluster().is_none(), "kube-proxy's mode: {of_nodes:?}");
 
     // A pod that cannot be captured: by name, with the reason, and what to do.
     let closed = Stage::new("closed", include_str!("taken.yaml"))?;

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use weft_kubernetes::rotation::{RootSecret, Rotation};
-use weft_kubernetes::{Cluster, ClusterError};
+use weft_kubernetes::{Cluster, ClusterError, ForwardError};
 
 use super::proxy::modes;
-use super::seen::{Agent, Asked, Installed, Node, Plugin, Seen};
+use super::seen::{Agent, Asked, Installed, Leader, Node, Plugin, Seen};
 use crate::cluster::look::look;
 use crate::cluster::manifests;
 use crate::cluster::pods::rows;
@@ -27,16 +27,19 @@ pub(super) async fn gather(cluster: &Cluster) -> anyhow::Result<Seen> {
     let installed = installed(cluster, &mut objects).await?;
     let nodes = nodes(cluster, &mut objects).await?;
     let servers = each(cluster, found(cluster, Role::Server).await?, "config").await;
+    let servers = servers.into_iter().map(|(program, config)| (program, objects.asked(config))).collect();
+    let leader = leader(cluster, &mut objects).await?;
     Ok(Seen {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kubernetes: cluster.version().await?,
         installed,
-        servers: servers.into_iter().map(|(program, config)| (program, config.map_err(words))).collect(),
-        leader: leader(cluster).await,
+        servers,
+        leader,
         rotation: rotation(cluster).await,
         nodes,
         pods: rows(cluster).await?,
         forbidden: objects.forbidden,
+        no_ports: objects.no_ports,
         now: SystemTime::now(),
     })
 }
@@ -47,18 +50,29 @@ struct Objects {
     /// The DaemonSet, which says how agents run.
     agents: Option<Value>,
     forbidden: Vec<String>,
+    no_ports: Option<String>,
 }
 
 impl Objects {
-    /// What may be looked at; what may not is kept in words.
-    fn allowed<T>(&mut self, answer: Result<T, ClusterError>) -> Result<Option<T>, ClusterError> {
+    /// What may be looked at; what may not is noted.
+    fn allowed<T>(&mut self, what: &str, answer: Result<T, ClusterError>) -> Result<Option<T>, ClusterError> {
         match answer {
             Err(error) if error.is_forbidden() => {
-                self.forbidden.push(error.to_string());
+                self.forbidden.push(what.to_owned());
                 Ok(None)
             }
             answer => answer.map(Some),
         }
+    }
+
+    /// What a program says; that this user may not ask is noted once.
+    fn asked<T>(&mut self, answer: anyhow::Result<T>) -> Asked<T> {
+        answer.map_err(|error| {
+            if let Some(ForwardError::Forbidden { message, .. }) = error.downcast_ref() {
+                self.no_ports = Some(message.clone());
+            }
+            words(error)
+        })
     }
 }
 
@@ -67,7 +81,7 @@ async fn installed(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<I
     for object in manifests::known()? {
         let what = format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
         installed.count += 1;
-        let Some(found) = objects.allowed(cluster.read(&object).await)? else { continue };
+        let Some(found) = objects.allowed(&what, cluster.read(&object).await)? else { continue };
         let Some(now) = found else {
             installed.absent.push(what);
             continue;
@@ -83,13 +97,19 @@ async fn installed(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<I
     Ok(installed)
 }
 
-async fn leader(cluster: &Cluster) -> Option<(String, u64)> {
+async fn leader(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Leader> {
     let lease = json!({ "kind": "Lease", "metadata": { "namespace": NAMESPACE, "name": "weft-xds-server" } });
-    let lease = cluster.read(&lease).await.ok().flatten()?;
-    let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty())?;
-    let renewed = humantime::parse_rfc3339(lease["spec"]["renewTime"].as_str()?).ok()?;
-    let age = SystemTime::now().duration_since(renewed).unwrap_or_default();
-    Some((holder.to_owned(), age.as_secs()))
+    let Some(lease) = objects.allowed("the Lease of the leader", cluster.read(&lease).await)? else {
+        return Ok(Leader::Unknown);
+    };
+    let holder = || {
+        let spec = &lease.as_ref()?["spec"];
+        let holder = spec["holderIdentity"].as_str().filter(|holder| !holder.is_empty())?;
+        let renewed = humantime::parse_rfc3339(spec["renewTime"].as_str()?).ok()?;
+        let age = SystemTime::now().duration_since(renewed).unwrap_or_default();
+        Some(Leader::Holds(holder.to_owned(), age.as_secs()))
+    };
+    Ok(holder().unwrap_or(Leader::Nobody))
 }
 
 async fn rotation(cluster: &Cluster) -> Asked<Option<Rotation>> {
@@ -99,7 +119,7 @@ async fn rotation(cluster: &Cluster) -> Asked<Option<Rotation>> {
 
 async fn nodes(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Vec<Node>> {
     let mut agents = agents(cluster, objects).await?;
-    let Some(found_nodes) = objects.allowed(cluster.list("Node", "").await)? else {
+    let Some(found_nodes) = objects.allowed("nodes", cluster.list("Node", "").await)? else {
         // As far as agents tell.
         let node = |(name, agent)| Node { name, ready: true, wanted: true, agent: Some(agent), proxy: None };
         return Ok(agents.into_iter().map(node).collect());
@@ -117,7 +137,7 @@ async fn nodes(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Vec<N
 }
 
 /// The agents by node, with what each says.
-async fn agents(cluster: &Cluster, objects: &Objects) -> anyhow::Result<BTreeMap<String, Agent>> {
+async fn agents(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<BTreeMap<String, Agent>> {
     let programs = found(cluster, Role::Agent).await?;
     let (configs, certificates, pods) = tokio::join!(
         each(cluster, programs.clone(), "config"),
@@ -128,9 +148,9 @@ async fn agents(cluster: &Cluster, objects: &Objects) -> anyhow::Result<BTreeMap
     for (((program, config), (_, certificates)), (_, pods)) in configs.into_iter().zip(certificates).zip(pods) {
         let plugin = plugin(cluster, &program, objects).await;
         let agent = Agent {
-            config: config.map_err(words),
-            certificates: certificates.map_err(words),
-            pods: pods.map_err(words),
+            config: objects.asked(config),
+            certificates: objects.asked(certificates),
+            pods: objects.asked(pods),
             plugin,
             program,
         };

@@ -6,7 +6,7 @@ use weft_model::view::ConfigView;
 
 use super::finding::Finding;
 use super::pre::TRIED;
-use super::seen::Seen;
+use super::seen::{Installed, Leader, Seen};
 use crate::programs::choose::{NAMESPACE, Program};
 
 const PLANE: &str = "control plane";
@@ -17,14 +17,42 @@ const LEASE_OVER: u64 = 60;
 /// What is said of it.
 #[must_use]
 pub fn findings(seen: &Seen) -> Vec<Finding> {
-    let forbidden = seen.forbidden.iter().map(|words| Finding::note("your rights", format!("not looked at: {words}")));
-    let mut findings: Vec<Finding> = forbidden.collect();
+    let mut findings = rights(seen);
     findings.push(cluster(seen));
     findings.extend(installed(seen));
     findings.extend(replicas(seen));
-    findings.push(leader(seen));
+    findings.extend(leader(seen));
     findings.extend(versions(seen));
     findings.extend(objects(seen));
+    findings
+}
+
+/// Whether Weft is there at all, if this user may know.
+#[must_use]
+pub fn is_installed(seen: &Seen) -> bool {
+    let is_absent = |what: &str| seen.installed.absent.iter().any(|absent| absent.starts_with(what));
+    !(is_absent("Deployment ") && is_absent("DaemonSet "))
+}
+
+/// What is said where it is not.
+#[must_use]
+pub fn not_installed(seen: &Seen) -> Vec<Finding> {
+    let Installed { count, absent, .. } = &seen.installed;
+    let words = format!("Weft is not installed: {} of its {count} objects are not there", absent.len());
+    vec![cluster(seen), Finding::error(CLUSTER, words, "weft check --pre, then weft install")]
+}
+
+/// What this user may not look at.
+fn rights(seen: &Seen) -> Vec<Finding> {
+    let place = "your rights";
+    let mut findings = Vec::new();
+    if !seen.forbidden.is_empty() {
+        findings.push(Finding::note(place, format!("you may not look at: {}", seen.forbidden.join(", "))));
+    }
+    if let Some(words) = &seen.no_ports {
+        let fix = format!("ask for the verbs get and create of pods/portforward in {NAMESPACE}");
+        findings.push(Finding::warning(place, format!("agents and control plane were not asked: {words}"), fix));
+    }
     findings
 }
 
@@ -76,6 +104,7 @@ fn replicas(seen: &Seen) -> Vec<Finding> {
                 };
                 Finding::ok(PLANE, format!("replica {pod} on node {node}: {}, serves {agents}", config.version))
             }
+            Err(_) if seen.no_ports.is_some() => Finding::ok(PLANE, format!("replica {pod} on node {node} is ready")),
             Err(words) => Finding::warning(PLANE, format!("replica {pod} could not be asked: {}", first(words)), look),
         });
     }
@@ -90,7 +119,7 @@ fn replicas(seen: &Seen) -> Vec<Finding> {
     findings
 }
 
-fn leader(seen: &Seen) -> Finding {
+fn leader(seen: &Seen) -> Option<Finding> {
     // `POD_UID`, or `POD_` and something else that is unique.
     let is_holder = |holder: &str, pod: &str| holder.strip_prefix(pod).is_some_and(|rest| rest.starts_with('_'));
     let lost = |words: String| {
@@ -98,12 +127,15 @@ fn leader(seen: &Seen) -> Finding {
         Finding::warning(PLANE, format!("{words}: conditions, Events and rotations of the root wait"), look)
     };
     match &seen.leader {
-        Some((holder, age)) if *age > LEASE_OVER => lost(format!("{holder} led, and has not said so for {age} s")),
-        Some((holder, _)) => match seen.servers.iter().find(|(program, _)| is_holder(holder, &program.pod)) {
-            Some((program, _)) => Finding::ok(PLANE, format!("{} leads", program.pod)),
-            None => lost(format!("'{holder}' holds the Lease, and is none of the replicas")),
+        Leader::Holds(holder, age) if *age > LEASE_OVER => {
+            Some(lost(format!("{holder} led, and has not said so for {age} s")))
+        }
+        Leader::Holds(holder, _) => match seen.servers.iter().find(|(program, _)| is_holder(holder, &program.pod)) {
+            Some((program, _)) => Some(Finding::ok(PLANE, format!("{} leads", program.pod))),
+            None => Some(lost(format!("'{holder}' holds the Lease, and is none of the replicas"))),
         },
-        None => lost("no replica leads".to_owned()),
+        Leader::Nobody => Some(lost("no replica leads".to_owned())),
+        Leader::Unknown => None,
     }
 }
 

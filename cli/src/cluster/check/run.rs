@@ -45,6 +45,9 @@ async fn installed(cluster: &Cluster) -> anyhow::Result<Vec<Finding>> {
 
 /// All findings, in the order in which one thing needs another.
 fn of(seen: &Seen) -> Vec<Finding> {
+    if !plane::is_installed(seen) {
+        return plane::not_installed(seen);
+    }
     let nodes = seen.nodes.iter().flat_map(|one| node::findings(one, seen));
     let mut findings = plane::findings(seen);
     findings.extend(certificates::findings(seen));

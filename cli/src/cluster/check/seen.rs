@@ -22,18 +22,31 @@ pub struct Seen {
     pub kubernetes: String,
     /// What is installed that is not there, or not as it shall be.
     pub installed: Installed,
-    /// What this user has no right to look at, in the API server's words.
+    /// What this user has no right to look at.
     pub forbidden: Vec<String>,
+    /// Why no program can be asked: this user may not reach their ports.
+    pub no_ports: Option<String>,
     /// Replicas of the control plane, by pod, and what they say.
     pub servers: Vec<(Program, Asked<ConfigView>)>,
-    /// Who holds the Lease, and how long ago that was renewed, in seconds.
-    pub leader: Option<(String, u64)>,
+    /// Who leads.
+    pub leader: Leader,
     /// The root's rotation; none without a Secret.
     pub rotation: Asked<Option<Rotation>>,
     /// Nodes.
     pub nodes: Vec<Node>,
     /// Every pod, as Kubernetes has them.
     pub pods: Vec<Row>,
+}
+
+/// Who leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leader {
+    /// Who holds the Lease, and how long ago that was renewed, in seconds.
+    Holds(String, u64),
+    /// Nobody.
+    Nobody,
+    /// It cannot be known.
+    Unknown,
 }
 
 /// Objects that are installed.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use weft_kubernetes::rotation::{Mark, Rotation, Step};
 
 use super::finding::{Finding, Level};
-use super::seen::{Agent, Asked, Installed, Node, Plugin, Seen};
+use super::seen::{Agent, Asked, Installed, Leader, Node, Plugin, Seen};
 use super::{certificates, node, plane, pods};
 use crate::cluster::pods::{Membership, Row};
 use crate::programs::choose::{Program, Role, programs};
@@ -94,8 +94,9 @@ fn well() -> Seen {
         kubernetes: "v1.34.4".to_owned(),
         installed: Installed { count: 16, ..Installed::default() },
         forbidden: Vec::new(),
+        no_ports: None,
         servers: vec![(program(Role::Server, "server-1", "a", true), server(&[]))],
-        leader: Some(("server-1_uid".to_owned(), 3)),
+        leader: Leader::Holds("server-1_uid".to_owned(), 3),
         rotation: Ok(Some(Rotation::default())),
         nodes: vec![a_node(Some(agent()))],
         pods: vec![row("web", "a", Membership::Captured)],
@@ -158,12 +159,24 @@ fn step(until: i64) -> Rotation {
     Seen { installed: Installed { unfinished: vec![("DaemonSet b".into(), "1 of 2 ready".into())], ..Installed::default() }, ..well() },
     Level::Error, "control plane", "DaemonSet b: 1 of 2 ready", "get events"
 )]
-#[case::no_leader(Seen { leader: None, ..well() }, Level::Warning, "control plane", "no replica leads", "get lease")]
+#[case::no_right_to_ports(
+    Seen {
+        no_ports: Some("forbidden".into()),
+        servers: vec![(program(Role::Server, "server-1", "a", true), Err("forbidden".into()))],
+        ..in_agent(|agent| {
+            agent.config = Err("forbidden".into());
+            agent.certificates = Err("forbidden".into());
+            agent.pods = Err("forbidden".into());
+        })
+    },
+    Level::Warning, "your rights", "were not asked: forbidden", "pods/portforward"
+)]
+#[case::no_leader(Seen { leader: Leader::Nobody, ..well() }, Level::Warning, "control plane", "no replica leads", "get lease")]
 #[case::leader_lost(
-    Seen { leader: Some(("server-1_uid".into(), 90)), ..well() }, Level::Warning, "control plane", "not said so for 90 s", "get lease"
+    Seen { leader: Leader::Holds("server-1_uid".into(), 90), ..well() }, Level::Warning, "control plane", "not said so for 90 s", "get lease"
 )]
 #[case::leader_gone(
-    Seen { leader: Some(("server-0_uid".into(), 3)), ..well() }, Level::Warning, "control plane", "none of the replicas", "get lease"
+    Seen { leader: Leader::Holds("server-0_uid".into(), 3), ..well() }, Level::Warning, "control plane", "none of the replicas", "get lease"
 )]
 #[case::this_program_is_newer(Seen { version: "1.1.0".into(), ..well() }, Level::Warning, "control plane", "this weft is 1.1.0", "weft upgrade")]
 #[case::object(
@@ -248,7 +261,7 @@ fn a_selected_pod_that_is_not_captured_is_named_with_its_reason(#[case] note: Op
 fn what_needs_nothing_to_be_done_is_a_note() {
     let leaving = Seen { pods: vec![row("web", "a", Membership::Leaving)], ..well() };
     let unwanted = Seen { nodes: vec![Node { wanted: false, ..a_node(None) }], pods: Vec::new(), ..well() };
-    let forbidden = Seen { forbidden: vec!["list Node: forbidden".into()], ..well() };
+    let forbidden = Seen { forbidden: vec!["nodes".into()], leader: Leader::Unknown, ..well() };
     let rotating = in_rotation(step(NOW + HOUR));
     let unknown = in_agent(|agent| agent.plugin = Plugin::Unknown("no right".into()));
     let server_unasked = Seen {
@@ -260,4 +273,20 @@ fn what_needs_nothing_to_be_done_is_a_note() {
         let worst = findings.iter().map(|finding| finding.level).max();
         assert_eq!(worst, Some(Level::Note), "{findings:#?}");
     }
+}
+
+#[test]
+fn a_cluster_without_weft_has_one_error() {
+    let absent =
+        ["Namespace weft-system", "Deployment weft-xds-server", "DaemonSet weft-node-agent"].map(str::to_owned);
+    let installed = Installed { count: 16, absent: absent.to_vec(), ..Installed::default() };
+    let seen = Seen { installed, servers: Vec::new(), nodes: vec![a_node(None)], pods: Vec::new(), ..well() };
+    assert!(plane::is_installed(&well()) && !plane::is_installed(&seen));
+    let findings = plane::not_installed(&seen);
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0].finding.contains("3 of its 16 objects")
+            && errors[0].fix.as_deref().is_some_and(|fix| fix.contains("weft install"))
+    );
 }
