@@ -1,27 +1,22 @@
 //! Asks programs for one of their admin sections.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_kubernetes::{Cluster, has_kubeconfig};
 
 use super::address::HERE;
 use super::choose::{NAMESPACE, Program, Role, nobody, on, programs};
 use super::http;
+use super::many::many;
 use super::options::ProgramOptions;
 use crate::cluster::connect::{run, with};
 use crate::output;
-
-/// Programs that are asked at the same time: enough to hide the way, and no burden for an API server.
-const AT_ONCE: usize = 16;
 
 /// Whom a command asks when nobody is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,25 +147,20 @@ async fn node_of(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Resu
     node.map(str::to_owned).with_context(|| format!("pod {namespace}/{name} is on no node yet"))
 }
 
-/// Asks each of them through the API server.
+/// Asks each of them through the API server; the answers are in their order.
 pub async fn each<T: DeserializeOwned + Send + 'static>(
     cluster: &Cluster,
     programs: Vec<Program>,
     section: &'static str,
 ) -> Vec<(Program, anyhow::Result<T>)> {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = JoinSet::new();
-    for program in programs {
-        let (cluster, places) = (cluster.clone(), places.clone());
-        tasks.spawn(async move {
-            let _place = places.acquire().await;
+    many(programs, |program| {
+        let cluster = cluster.clone();
+        async move {
             let answer = through(&cluster, &program, section).await;
             (program, answer)
-        });
-    }
-    let mut answers = tasks.join_all().await;
-    answers.sort_by(|(one, _), (other, _)| one.name().cmp(other.name()));
-    answers
+        }
+    })
+    .await
 }
 
 async fn through<T: DeserializeOwned>(cluster: &Cluster, program: &Program, section: &str) -> anyhow::Result<T> {

@@ -5,10 +5,11 @@
 //!                        -> address (or one address: --admin)   -> ask (a connection)      -> http (one question)
 //! ```
 //!
-//! Both ways differ in the connection alone.
+//! [`many`]: several are asked at the same time. Both ways differ in the connection alone.
 
 pub mod address;
 pub mod ask;
 pub mod choose;
 mod http;
+pub mod many;
 pub mod options;

@@ -12,6 +12,7 @@ use crate::cluster::options::ClusterOptions;
 #[derive(Debug, Clone, Args)]
 pub struct ProgramOptions {
     /// One program by its admin address: agents have 127.0.0.1:15000, the server 127.0.0.1:15014. Wins over what follows.
+    /// Without it: the cluster of your kubeconfig; where there is none, the agent of this machine.
     #[arg(long, short = 'a', env = "WEFT_ADMIN", value_name = "HOST:PORT", value_parser = parse_address)]
     pub admin: Option<String>,
     /// Which cluster.

@@ -14,6 +14,7 @@ use crate::cluster::manifests;
 use crate::cluster::pods::rows;
 use crate::programs::ask::{each, found};
 use crate::programs::choose::{NAMESPACE, Program, Role};
+use crate::programs::many::many;
 
 /// Lines of a container's log that are read: what the CNI plugin's says last is among them.
 const LINES: i64 = 50;
@@ -139,14 +140,15 @@ async fn nodes(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Vec<N
 /// The agents by node, with what each says.
 async fn agents(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<BTreeMap<String, Agent>> {
     let programs = found(cluster, Role::Agent).await?;
-    let (configs, certificates, pods) = tokio::join!(
+    let (configs, certificates, pods, plugins) = tokio::join!(
         each(cluster, programs.clone(), "config"),
         each(cluster, programs.clone(), "certs"),
         each(cluster, programs.clone(), "pods"),
+        plugins(cluster, &programs, objects.agents.as_ref().is_none_or(keeps_plugin)),
     );
     let mut agents = BTreeMap::new();
-    for (((program, config), (_, certificates)), (_, pods)) in configs.into_iter().zip(certificates).zip(pods) {
-        let plugin = plugin(cluster, &program, objects).await;
+    let answers = configs.into_iter().zip(certificates).zip(pods).zip(plugins);
+    for ((((program, config), (_, certificates)), (_, pods)), plugin) in answers {
         let agent = Agent {
             config: objects.asked(config),
             certificates: objects.asked(certificates),
@@ -159,19 +161,27 @@ async fn agents(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<BTre
     Ok(agents)
 }
 
-async fn plugin(cluster: &Cluster, program: &Program, objects: &Objects) -> Plugin {
-    let set = objects.agents.as_ref();
-    let containers = set.into_iter().flat_map(|set| set["spec"]["template"]["spec"]["containers"].as_array()).flatten();
+/// The CNI plugin of each agent's node, by the log of the container that keeps it there.
+async fn plugins(cluster: &Cluster, agents: &[Program], wanted: bool) -> Vec<Plugin> {
+    if !wanted {
+        return vec![Plugin::Unwanted; agents.len()];
+    }
+    many(agents.to_vec(), |agent| {
+        let cluster = cluster.clone();
+        async move {
+            let log = cluster.log(NAMESPACE, &agent.pod, "cni", LINES).await;
+            log.map_or_else(|error| Plugin::Unknown(words(error.into())), |log| Plugin::of_log(&log))
+        }
+    })
+    .await
+}
+
+/// Whether agents of this DaemonSet put the plugin there, rather than keep it away.
+fn keeps_plugin(set: &Value) -> bool {
+    let containers = set["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten();
     let removes =
         |container: &Value| container["args"].as_array().is_some_and(|words| words.contains(&"--remove".into()));
-    let mut keepers = containers.filter(|container| container["name"] == "cni" && !removes(container));
-    if set.is_some() && keepers.next().is_none() {
-        return Plugin::Unwanted;
-    }
-    match cluster.log(NAMESPACE, &program.pod, "cni", LINES).await {
-        Ok(log) => Plugin::of_log(&log),
-        Err(error) => Plugin::Unknown(words(error.into())),
-    }
+    containers.into_iter().any(|container| container["name"] == "cni" && !removes(container))
 }
 
 /// Whether the DaemonSet's node selector takes this node; it tolerates every taint.
@@ -191,14 +201,15 @@ fn text(value: &Value) -> &str {
 }
 
 fn words(error: anyhow::Error) -> String {
-    weft_runtime::failure::words(error.as_ref()).to_string()
+    weft_runtime::failure::words(error.as_ref())
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::is_wanted;
+    use super::{is_wanted, keeps_plugin};
+    use crate::cluster::manifests;
 
     #[test]
     fn a_node_that_the_selector_leaves_out_needs_no_agent() {
@@ -206,5 +217,15 @@ mod tests {
         let node = |system: &str| json!({ "metadata": { "labels": { "kubernetes.io/os": system } } });
         assert!(is_wanted(&set, &node("linux")) && !is_wanted(&set, &node("windows")));
         assert!(is_wanted(&json!({}), &node("windows")));
+    }
+
+    #[test]
+    fn agents_as_we_install_them_put_the_plugin_there_and_those_that_are_told_to_keep_it_away() {
+        let mut set = manifests::known().unwrap().pop().unwrap();
+        assert!(keeps_plugin(&set));
+        let containers = set["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap();
+        let cni = containers.iter_mut().find(|container| container["name"] == "cni").unwrap();
+        cni["args"] = json!(["cni-install", "--remove", "--stay"]);
+        assert!(!keeps_plugin(&set));
     }
 }

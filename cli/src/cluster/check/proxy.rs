@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_kubernetes::Cluster;
+
+use crate::programs::many::many;
 
 /// Its port of metrics, which names the mode; most clusters keep it at 127.0.0.1 of the node.
 const PORT: u16 = 10249;
@@ -21,18 +22,15 @@ pub(super) async fn modes(cluster: &Cluster, nodes: &[String]) -> Vec<Option<Str
     {
         return vec![Some(mode.to_owned()); nodes.len()];
     }
-    let mut tasks = JoinSet::new();
-    for (index, node) in nodes.iter().enumerate() {
-        let (cluster, node) = (cluster.clone(), node.clone());
-        tasks.spawn(async move {
+    many(nodes.to_vec(), |node| {
+        let cluster = cluster.clone();
+        async move {
             let said = timeout(TIME, cluster.ask_node(&node, PORT, "proxyMode")).await;
             let mode = said.ok().and_then(Result::ok);
-            (index, mode.and_then(|mode| known(mode.trim())).map(str::to_owned))
-        });
-    }
-    let mut modes = tasks.join_all().await;
-    modes.sort();
-    modes.into_iter().map(|(_, mode)| mode).collect()
+            mode.and_then(|mode| known(mode.trim())).map(str::to_owned)
+        }
+    })
+    .await
 }
 
 fn known(word: &str) -> Option<&'static str> {
