@@ -85,8 +85,7 @@ pub fn ask<T: DeserializeOwned + Send + 'static>(
     whom: Whom,
     section: &'static str,
 ) -> anyhow::Result<Answers<T>> {
-    let here = (!options.names_a_cluster() && !has_kubeconfig()).then(|| HERE.to_owned());
-    if let Some(address) = options.admin.clone().or(here) {
+    if let Some(address) = address(options) {
         let value = run(at(&address, section))?;
         return Ok(Answers { said: vec![Said { agent: None, pod: None, value }], several: false, missing: Vec::new() });
     }
@@ -107,6 +106,18 @@ pub fn ask<T: DeserializeOwned + Send + 'static>(
             last => Ok(Answers { said, several, missing: missing.into_iter().chain(last).collect() }),
         }
     })
+}
+
+/// The one address that is asked, where it is no cluster.
+fn address(options: &ProgramOptions) -> Option<String> {
+    let here = || (!options.names_a_cluster() && !has_kubeconfig()).then(|| HERE.to_owned());
+    options.admin.clone().or_else(here)
+}
+
+/// Whether a command that wants agents asks all of a cluster.
+#[must_use]
+pub fn asks_every_agent(options: &ProgramOptions) -> bool {
+    address(options).is_none() && options.node.is_none() && options.pod.is_none() && !options.server
 }
 
 /// Our programs in a cluster.

@@ -6,11 +6,13 @@ use weft_model::view::PodRow;
 
 use crate::arguments::{Format, ShowOptions};
 use crate::output::{self, Field, Tone};
-use crate::programs::ask::{Said, Whom, ask};
+use crate::programs::ask::{Said, Whom, ask, asks_every_agent};
 
 /// Prints the pods.
 pub fn run(options: &ShowOptions) -> anyhow::Result<ExitCode> {
-    let mut answers = ask::<Vec<PodRow>>(&options.programs, Whom::Agents, "pods")?;
+    // Of several agents each speaks of its own pods: the others' it only knows of.
+    let section = if asks_every_agent(&options.programs) { "pods-here" } else { "pods" };
+    let mut answers = ask::<Vec<PodRow>>(&options.programs, Whom::Agents, section)?;
     let rows = rows(answers.take_rows(), options);
     match options.output {
         Format::Json => output::json(&rows)?,
@@ -22,10 +24,9 @@ pub fn run(options: &ShowOptions) -> anyhow::Result<ExitCode> {
     Ok(answers.end(ExitCode::SUCCESS))
 }
 
-/// What is wanted of them. Of several agents each speaks of its own pods: the others' it only knows of.
+/// What is wanted of them.
 fn rows(rows: Vec<Said<PodRow>>, options: &ShowOptions) -> Vec<PodRow> {
-    let is_own = |row: &Said<PodRow>| row.agent.as_ref().is_none_or(|node| *node == row.value.node);
-    let mut rows: Vec<PodRow> = rows.into_iter().filter(is_own).map(|row| row.value).collect();
+    let mut rows: Vec<PodRow> = rows.into_iter().map(|row| row.value).collect();
     rows.retain(|row| options.namespace.as_ref().is_none_or(|namespace| *namespace == row.namespace));
     rows.retain(|row| options.programs.wants_pod([&*format!("{}/{}", row.namespace, row.name)]));
     rows.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));

@@ -46,6 +46,8 @@ pub(super) fn register(admin: Admin, sources: &Sources) -> Admin {
     let live = sources.clone();
     admin
         .section("pods", of(|sources| value(&pods(sources))))
+        // For whoever asks every agent: the others' pods each of them says itself.
+        .section("pods-here", of(|sources| value(&pods_here(sources))))
         .section("services", of(|sources| value(&services(sources))))
         .section("ejections", of(|sources| value(&sources.health.rows())))
         .section("policies", of(|sources| value(&sources.mesh.read(view::policies))))
@@ -82,6 +84,13 @@ fn pods(sources: &Sources) -> Vec<PodRow> {
             row.note = Some(format!("selected but not captured ({}): {left}", pod.reason));
         }
     }
+    rows
+}
+
+/// Those of this node alone.
+fn pods_here(sources: &Sources) -> Vec<PodRow> {
+    let mut rows = pods(sources);
+    rows.retain(|row| row.captured_here.is_some());
     rows
 }
 

@@ -143,7 +143,7 @@ async fn agents(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<BTre
     let (configs, certificates, pods, plugins) = tokio::join!(
         each(cluster, programs.clone(), "config"),
         each(cluster, programs.clone(), "certs"),
-        each(cluster, programs.clone(), "pods"),
+        each(cluster, programs.clone(), "pods-here"),
         plugins(cluster, &programs, objects.agents.as_ref().is_none_or(keeps_plugin)),
     );
     let mut agents = BTreeMap::new();

@@ -29,7 +29,10 @@ fn finding(row: &Row, seen: &Seen) -> Option<Finding> {
         )),
         (Membership::Waiting, Some(Agent { pods: Ok(_), .. }), None) => Some(Finding::warning(
             &place,
-            format!("node {}: selected, and not started yet: new pods wait until they are captured", row.node),
+            format!(
+                "node {}: selected, and not known to its agent yet: new pods start when they are captured",
+                row.node
+            ),
             describe,
         )),
         (Membership::Waiting, Some(agent), known) => {

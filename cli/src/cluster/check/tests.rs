@@ -228,7 +228,7 @@ fn step(until: i64) -> Rotation {
 )]
 #[case::a_pod_that_starts(
     Seen { pods: vec![row("new", "a", Membership::Waiting), row("web", "a", Membership::Captured)], ..well() },
-    Level::Warning, "pod shop/new", "node a: selected, and not started yet", "describe pod new"
+    Level::Warning, "pod shop/new", "node a: selected, and not known to its agent yet", "describe pod new"
 )]
 fn one_thing_is_wrong(
     #[case] seen: Seen,
