@@ -7,7 +7,8 @@ use weft_runtime::budget::Budget;
 /// Tunnels that one connection carries at most. 100: what stock peers announce, and ztunnel's own cap.
 pub const MAX_TUNNELS: usize = 100;
 
-/// What a connection announces and keeps to. [`ConnectionSettings::default`] is what both agents use.
+/// What a connection announces and keeps to. [`ConnectionSettings::default`] is what both agents use, but for `keepalive`,
+/// which the node agent sets shorter (`node-agent/src/environment.rs`).
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
     /// Bytes a peer may send on a new stream before some are passed on. 256 KiB: what a reader that stops at once makes us hold.

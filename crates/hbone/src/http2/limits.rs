@@ -30,7 +30,7 @@ impl Budget {
     }
 }
 
-/// The budgets of one connection. "A while" is the time between two PINGs of ours (10 s), after which all but the first two are full again.
+/// The budgets of one connection. "A while" is the time between two PINGs of ours (5 s between agents), after which all but the first two are full again.
 #[derive(Debug)]
 pub(crate) struct Limits {
     /// Requests withdrawn before their answer, and streams whose rules the peer broke; each answer earns one back. 1,000: a client whose agent is killed withdraws 100 at once.
