@@ -2,6 +2,16 @@
 //!
 //! Two halves, joined by [`handover`]: [`capture`] holds privileges and meets no network; the proxy half meets the
 //! network and holds none. `docs/architecture.md` draws both ways through.
+//!
+//! | part | modules |
+//! |---|---|
+//! | both halves | [`config`] (settings), [`handover`] (the socket between them), [`pods`] (which pods are wanted), [`ports`], [`loopback`] |
+//! | capture half | [`capture`] (rules and sockets inside the pods), [`capture_half`] (its start) |
+//! | proxy half: control thread | [`control`] (control plane, certificates, pages), [`dispatch`] (pods and sockets to the workers) |
+//! | proxy half: data workers | [`worker`] (one thread and what its tasks share), [`outbound`], [`inbound`], [`environment`] (what they are given) |
+//! | proxy half: around them | [`telemetry`], [`limits`] (descriptors, memory), [`privileges`] and [`sandbox`] (what it gives up), [`node_info`] |
+//! | Kubernetes | [`cni`] (the plugin), [`watch`](mod@watch) (pods from the API server), [`kubelet`] (is it a probe?) |
+//! | bare metal | [`supervise`] (`weft-node-agent run`) |
 
 pub mod capture;
 pub mod capture_half;

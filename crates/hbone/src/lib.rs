@@ -21,7 +21,7 @@
 //! on a worker's own single-threaded runtime.
 //!
 //! **HTTP/2 library.** None: the framer is our own, since a tunnel needs little of HTTP/2, all the time, for thousands of streams
-//! (`docs/decisions/0016-own-framer.md`). h2 is the far end that the tests hold it against.
+//! (`docs/decisions/0017-own-framer.md`). h2 is the far end that the tests hold it against.
 
 pub mod client;
 pub mod connect;

@@ -3,6 +3,12 @@
 //! A worker counts in a table of its own and puts finished connections into a bounded queue; the control thread sums the
 //! tables at scrape, makes the lines some at a time, and has them written by a thread of their own. So no worker waits for
 //! another one, for a scrape or for a slow disk, and a connection that ends wakes nobody.
+//!
+//! | file | does |
+//! |---|---|
+//! | `record`, `security` | one connection as it is filled in; how it is protected |
+//! | `edge`, `worker`, `collector` | counters by who-to-whom; of one worker; as Prometheus sees their sum |
+//! | `queue`, `line`, `access_log`, `refusals` | ended connections on their way to the log; a line; its writer; the last refusals |
 
 mod access_log;
 mod collector;

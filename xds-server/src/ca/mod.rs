@@ -5,11 +5,12 @@
 //!
 //! | module | gives |
 //! |---|---|
-//! | [`root`] | loads the root's files: made at first start, or given |
-//! | [`rotate`] | the steps of a rotation of the root |
+//! | [`root`], `files`, `pair` | loads the root's files: made at first start, or given; how files and the PEM in them are read and written |
+//! | [`rotate`] | the steps of a rotation of the root, in files |
+//! | `given` | a root by `--ca-cert` that is replaced: the same steps, in memory (pure) |
 //! | [`keeper`] | watches files and clock while the server runs, and goes from step to step |
 //! | [`shared`] | the root in a Secret of Kubernetes, the same for all replicas |
-//! | [`steward`] | follows that Secret; the leading replica's writes a rotation's steps (`next_step` decides: pure) |
+//! | [`steward`] | follows that Secret; on the leading replica it writes the steps of a rotation (`next_step` decides: pure) |
 //! | [`policy`] | the decision on one request: pure |
 //! | [`serve`] | `IstioCertificateService` over gRPC |
 

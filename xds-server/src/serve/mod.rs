@@ -1,5 +1,13 @@
 //! What nodes meet: one gRPC server with discovery, reports and (from `ca`) certificates. Every call is authenticated
 //! before anything of it is read, and a node is served as the node that its token says, never as the one that it claims.
+//!
+//! | file | does |
+//! |---|---|
+//! | `router`, `gate`, `caller` | the server; authentication before every service; who calls |
+//! | `tokens`, `reviewed` | nodes by a file of tokens, or by TokenReview |
+//! | `ads`, `conversation`, `interest` | discovery over gRPC; what a stream is told, in which order; who gets what (the last two pure) |
+//! | `report`, `captured`, `conditions` | reports of captured pods; kept in a file, or as conditions of pods |
+//! | `nodes`, `metrics` | what each connected node has; what is counted |
 
 mod ads;
 mod caller;

@@ -1,4 +1,4 @@
-//! Flow control: one bad stream hurts only itself (`crates.md` trap 1).
+//! Flow control: one bad stream hurts only itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,8 @@
 //! The rustls configurations of the mesh; no other place builds any.
 //!
-//! TLS 1.3 only, said in every configuration, since cargo features of other crates may bring 1.2 into rustls
-//! (`crates.md` trap 6). ALPN is `h2`, no server name is sent, nothing is resumed: a resumed session would skip our
-//! verifiers (trap 7), and tunnels are pooled anyway.
+//! TLS 1.3 only, said in every configuration, since cargo features of other crates may bring 1.2 into rustls.
+//! ALPN is `h2`, no server name is sent, nothing is resumed: a resumed session would skip our
+//! verifiers, and tunnels are pooled anyway.
 
 use std::sync::{Arc, LazyLock};
 
@@ -23,7 +23,7 @@ use crate::verify::{ClientVerifier, ServerVerifier};
 /// The protocol inside of every connection of ours (`docs/hbone.md`, "TLS").
 pub(super) const ALPN: &[u8] = b"h2";
 
-/// One provider for all. AES-128-GCM first: 12 % faster than 256 here (`crates.md` section 4) and as strong as the P-256
+/// One provider for all. AES-128-GCM first: 12 % faster than 256 here (measured) and as strong as the P-256
 /// certificates. X25519MLKEM768 first: what is recorded today stays secret when quantum computers come; costs 9 % of a
 /// handshake (same section). Both orders must be said: without rustls' default features post-quantum is not preferred.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
