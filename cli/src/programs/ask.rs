@@ -175,8 +175,14 @@ pub async fn each<T: DeserializeOwned + Send + 'static>(
 }
 
 async fn through<T: DeserializeOwned>(cluster: &Cluster, program: &Program, section: &str) -> anyhow::Result<T> {
-    let mut stream = cluster.forward(NAMESPACE, &program.pod, program.role.port()).await?;
     let named = format!("{} (pod {NAMESPACE}/{})", program.name(), program.pod);
+    // The way leads through the kubelet: of a node that is away nobody answers.
+    let way = timeout(http::TIMEOUT, cluster.forward(NAMESPACE, &program.pod, program.role.port())).await;
+    let Ok(way) = way else {
+        let node = &program.node;
+        bail!("no way to {named}: the kubelet of node {node} does not answer\n  next: kubectl describe node {node}");
+    };
+    let mut stream = way?;
     match http::get(&mut stream, &path(section)).await {
         Ok(answer) => value(&named, section, &answer),
         Err(error) => {

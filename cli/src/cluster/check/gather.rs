@@ -1,9 +1,10 @@
 //! Asks the API server and the programs for all that `weft check` judges.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use weft_kubernetes::rotation::{RootSecret, Rotation};
 use weft_kubernetes::{Cluster, ClusterError, ForwardError};
 
@@ -18,18 +19,20 @@ use crate::programs::many::many;
 
 /// Lines of a container's log that are read: what the CNI plugin's says last is among them.
 const LINES: i64 = 50;
+/// How long a kubelet may take for that: one that is away never answers.
+const LOG: Duration = Duration::from_secs(8);
 
 /// Everything.
 ///
 /// # Errors
 /// The API server does not say what is in the cluster at all.
 pub(super) async fn gather(cluster: &Cluster) -> anyhow::Result<Seen> {
-    let mut objects = Objects::default();
-    let installed = installed(cluster, &mut objects).await?;
-    let nodes = nodes(cluster, &mut objects).await?;
+    let mut noticed = Noticed::default();
+    let installed = installed(cluster, &mut noticed).await?;
+    let nodes = nodes(cluster, &mut noticed).await?;
     let servers = each(cluster, found(cluster, Role::Server).await?, "config").await;
-    let servers = servers.into_iter().map(|(program, config)| (program, objects.asked(config))).collect();
-    let leader = leader(cluster, &mut objects).await?;
+    let servers = servers.into_iter().map(|(program, config)| (program, noticed.asked(config))).collect();
+    let leader = leader(cluster, &mut noticed).await?;
     Ok(Seen {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kubernetes: cluster.version().await?,
@@ -39,22 +42,22 @@ pub(super) async fn gather(cluster: &Cluster) -> anyhow::Result<Seen> {
         rotation: rotation(cluster).await,
         nodes,
         pods: rows(cluster).await?,
-        forbidden: objects.forbidden,
-        no_ports: objects.no_ports,
+        forbidden: noticed.forbidden,
+        no_ports: noticed.no_ports,
         now: SystemTime::now(),
     })
 }
 
 /// What is noticed on the way.
 #[derive(Default)]
-struct Objects {
+struct Noticed {
     /// The DaemonSet, which says how agents run.
     agents: Option<Value>,
     forbidden: Vec<String>,
     no_ports: Option<String>,
 }
 
-impl Objects {
+impl Noticed {
     /// What may be looked at; what may not is noted.
     fn allowed<T>(&mut self, what: &str, answer: Result<T, ClusterError>) -> Result<Option<T>, ClusterError> {
         match answer {
@@ -77,12 +80,12 @@ impl Objects {
     }
 }
 
-async fn installed(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Installed> {
+async fn installed(cluster: &Cluster, noticed: &mut Noticed) -> anyhow::Result<Installed> {
     let mut installed = Installed::default();
     for object in manifests::known()? {
         let what = format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
         installed.count += 1;
-        let Some(found) = objects.allowed(&what, cluster.read(&object).await)? else { continue };
+        let Some(found) = noticed.allowed(&what, cluster.read(&object).await)? else { continue };
         let Some(now) = found else {
             installed.absent.push(what);
             continue;
@@ -92,15 +95,15 @@ async fn installed(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<I
             installed.unfinished.extend(missing.map(|missing| (what, missing)));
         }
         if object["kind"] == "DaemonSet" {
-            objects.agents = Some(now);
+            noticed.agents = Some(now);
         }
     }
     Ok(installed)
 }
 
-async fn leader(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Leader> {
+async fn leader(cluster: &Cluster, noticed: &mut Noticed) -> anyhow::Result<Leader> {
     let lease = json!({ "kind": "Lease", "metadata": { "namespace": NAMESPACE, "name": "weft-xds-server" } });
-    let Some(lease) = objects.allowed("the Lease of the leader", cluster.read(&lease).await)? else {
+    let Some(lease) = noticed.allowed("the Lease of the leader", cluster.read(&lease).await)? else {
         return Ok(Leader::Unknown);
     };
     let holder = || {
@@ -118,9 +121,9 @@ async fn rotation(cluster: &Cluster) -> Asked<Option<Rotation>> {
     found.map(|found| found.map(|(rotation, _)| rotation)).map_err(|error| words(error.into()))
 }
 
-async fn nodes(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Vec<Node>> {
-    let mut agents = agents(cluster, objects).await?;
-    let Some(found_nodes) = objects.allowed("nodes", cluster.list("Node", "").await)? else {
+async fn nodes(cluster: &Cluster, noticed: &mut Noticed) -> anyhow::Result<Vec<Node>> {
+    let mut agents = agents(cluster, noticed).await?;
+    let Some(found_nodes) = noticed.allowed("nodes", cluster.list("Node", "").await)? else {
         // As far as agents tell.
         let node = |(name, agent)| Node { name, ready: true, wanted: true, agent: Some(agent), proxy: None };
         return Ok(agents.into_iter().map(node).collect());
@@ -129,7 +132,7 @@ async fn nodes(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Vec<N
     let proxies = modes(cluster, &names).await;
     let node = |((node, name), proxy): ((&Value, String), Option<String>)| Node {
         ready: condition(node, "Ready"),
-        wanted: objects.agents.as_ref().is_some_and(|set| is_wanted(set, node)),
+        wanted: noticed.agents.as_ref().is_some_and(|set| is_wanted(set, node)),
         agent: agents.remove(&name),
         name,
         proxy,
@@ -138,21 +141,21 @@ async fn nodes(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<Vec<N
 }
 
 /// The agents by node, with what each says.
-async fn agents(cluster: &Cluster, objects: &mut Objects) -> anyhow::Result<BTreeMap<String, Agent>> {
+async fn agents(cluster: &Cluster, noticed: &mut Noticed) -> anyhow::Result<BTreeMap<String, Agent>> {
     let programs = found(cluster, Role::Agent).await?;
     let (configs, certificates, pods, plugins) = tokio::join!(
         each(cluster, programs.clone(), "config"),
         each(cluster, programs.clone(), "certs"),
         each(cluster, programs.clone(), "pods-here"),
-        plugins(cluster, &programs, objects.agents.as_ref().is_none_or(keeps_plugin)),
+        plugins(cluster, &programs, noticed.agents.as_ref().is_none_or(keeps_plugin)),
     );
     let mut agents = BTreeMap::new();
     let answers = configs.into_iter().zip(certificates).zip(pods).zip(plugins);
     for ((((program, config), (_, certificates)), (_, pods)), plugin) in answers {
         let agent = Agent {
-            config: objects.asked(config),
-            certificates: objects.asked(certificates),
-            pods: objects.asked(pods),
+            config: noticed.asked(config),
+            certificates: noticed.asked(certificates),
+            pods: noticed.asked(pods),
             plugin,
             program,
         };
@@ -169,8 +172,11 @@ async fn plugins(cluster: &Cluster, agents: &[Program], wanted: bool) -> Vec<Plu
     many(agents.to_vec(), |agent| {
         let cluster = cluster.clone();
         async move {
-            let log = cluster.log(NAMESPACE, &agent.pod, "cni", LINES).await;
-            log.map_or_else(|error| Plugin::Unknown(words(error.into())), |log| Plugin::of_log(&log))
+            match timeout(LOG, cluster.log(NAMESPACE, &agent.pod, "cni", LINES)).await {
+                Ok(Ok(log)) => Plugin::of_log(&log),
+                Ok(Err(error)) => Plugin::Unknown(words(error.into())),
+                Err(_late) => Plugin::Unknown("the kubelet of its node does not answer".to_owned()),
+            }
         }
     })
     .await

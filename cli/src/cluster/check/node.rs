@@ -7,7 +7,7 @@ use super::finding::Finding;
 use super::plane::{configs, first, server_versions};
 use super::seen::{Agent, Node, Plugin, Seen};
 use crate::cluster::pods::{Membership, Row};
-use crate::programs::choose::NAMESPACE;
+use crate::programs::choose::{NAMESPACE, Program};
 
 /// What is said of it.
 #[must_use]
@@ -86,7 +86,8 @@ fn running(agent: &Agent, place: &str) -> Finding {
 }
 
 fn unasked(agent: &Agent, words: &str, place: &str) -> Finding {
-    let fix = format!("kubectl -n {NAMESPACE} logs {} -c proxy --tail=20", agent.program.pod);
+    let Program { pod, node, .. } = &agent.program;
+    let fix = format!("kubectl describe node {node}; kubectl -n {NAMESPACE} logs {pod} -c proxy --tail=20");
     Finding::warning(place, format!("the agent could not be asked: {}", first(words)), fix)
 }
 
