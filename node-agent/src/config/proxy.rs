@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
 use super::control_plane::ControlPlaneOptions;
 use super::ejection::EjectionOptions;
+use crate::handover::message::MAX_WORKERS;
 use crate::limits::Ceiling;
 use crate::sandbox::{Mode, Readable};
 use crate::telemetry::LogFormat;
@@ -17,9 +19,9 @@ pub struct ProxyOptions {
     /// How to reach the control plane.
     #[command(flatten)]
     pub control_plane: ControlPlaneOptions,
-    /// Data workers. Default: as many as processors, at most 4: few workers batch better, and each more costs memory
-    /// (`docs/performance.md`).
-    #[arg(long, env = "WEFT_WORKERS", value_name = "COUNT")]
+    /// Data workers, 1 to 40. Default: as many as processors, at most 4: few workers batch better, and each more costs
+    /// memory (`docs/performance.md`).
+    #[arg(long, env = "WEFT_WORKERS", value_parser = worker_counts(), value_name = "COUNT")]
     pub workers: Option<usize>,
     /// Admin pages; this machine only.
     #[arg(long, default_value = "127.0.0.1:15000", value_name = "ADDRESS")]
@@ -83,6 +85,11 @@ impl ProxyOptions {
         /// More than this many only divide batches (`docs/performance.md`).
         const DEFAULT_LIMIT: usize = 4;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        self.workers.unwrap_or(processors.clamp(1, DEFAULT_LIMIT)).clamp(1, crate::handover::message::MAX_WORKERS)
+        self.workers.unwrap_or(processors.clamp(1, DEFAULT_LIMIT))
     }
+}
+
+/// What the handover can carry ([`MAX_WORKERS`]); another number is refused, not bent.
+fn worker_counts() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
 }

@@ -23,6 +23,15 @@ fn run_takes_the_options_of_both_halves() {
 }
 
 #[rstest]
+#[case("0")]
+#[case("41")]
+fn not_numbers_of_workers(#[case] count: &str) {
+    let words = ["weft-node-agent", "proxy", "--node", "a", "--workers", count];
+    let error = Arguments::try_parse_from(words).unwrap_err().to_string();
+    assert!(error.contains("--workers") && error.contains("1..=40"), "{error}");
+}
+
+#[rstest]
 #[case("istiod.istio-system.svc:15012", "istiod.istio-system.svc", 15012)]
 #[case("https://istiod.istio-system.svc:15012", "istiod.istio-system.svc", 15012)]
 #[case("[fd00::1]:1", "fd00::1", 1)]
