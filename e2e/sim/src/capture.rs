@@ -78,8 +78,8 @@ impl Under {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     Captured(Phase),
-    Opened,
-    Left,
+    Opened(Phase),
+    Left(Phase),
     Cleaned,
     Closed,
     Mended,
@@ -167,7 +167,7 @@ impl Capture {
     #[must_use]
     pub fn keeps(&self, pod: usize) -> Option<usize> {
         let opens = |hand: &Hand| {
-            hand.act.as_ref().is_some_and(|act| matches!(act.then, Then::Opened | Then::Left | Then::Cleaned))
+            hand.act.as_ref().is_some_and(|act| matches!(act.then, Then::Opened(_) | Then::Left(_) | Then::Cleaned))
         };
         let mut hands = self.hands.values().filter(|hand| hand.pod == pod);
         self.acted.filter(|_| hands.any(|hand| hand.goal == Goal::Captured && !opens(hand)))
@@ -253,7 +253,10 @@ impl Hand {
             }
             (Goal::Captured, Some(now)) => match now.joining() {
                 Act::Join => self.join(Some(Standing::Whole(now.phase)), kernel, plant),
-                Act::Close => self.begin(kernel, Phase::Enrol, Then::Captured(Phase::Enrol), plant),
+                Act::Close => {
+                    let phase = Phase::Enrol(now.phase.older());
+                    self.begin(kernel, phase, Then::Captured(phase), plant);
+                }
                 Act::WaitForOld if !outside.old => {
                     self.begin(kernel, Phase::Steady, Then::Captured(Phase::Steady), plant);
                 }
@@ -264,8 +267,14 @@ impl Hand {
             },
             (Goal::Releasing, None) => return self.release(),
             (Goal::Releasing, Some(now)) => match now.leaving() {
-                Act::Open => self.begin(kernel, Phase::ReleaseIn, Then::Opened, plant),
-                Act::Leave => self.begin(kernel, Phase::Release, Then::Left, plant),
+                Act::Open => {
+                    let phase = Phase::ReleaseIn(now.phase.older());
+                    self.begin(kernel, phase, Then::Opened(phase), plant);
+                }
+                Act::Leave => {
+                    let phase = Phase::Release(now.phase.older());
+                    self.begin(kernel, phase, Then::Left(phase), plant);
+                }
                 _ => self.audit(kernel, now.phase, plant),
             },
             (Goal::Examined, None) => return self.examine(kernel),
@@ -281,8 +290,8 @@ impl Hand {
         };
         let phase = match entry {
             Entry::Reset | Entry::Keep => Phase::Steady,
-            Entry::Close => Phase::Enrol,
-            Entry::Announce => Phase::EnrolOut,
+            Entry::Close(older) => Phase::Enrol(older),
+            Entry::Announce(older) => Phase::EnrolOut(older),
         };
         self.begin(kernel, phase, Then::Captured(phase), plant);
     }
@@ -368,17 +377,17 @@ impl Hand {
         match then {
             Then::Captured(phase) => {
                 self.held = Some((phase, false));
-                if phase == Phase::Enrol && !old {
+                if matches!(phase, Phase::Enrol(_)) && !old {
                     let commits = kernel.commits(Phase::Steady);
                     self.act = Some(Under::new(commits, Then::Captured(Phase::Steady)));
                 }
                 return self.offer();
             }
-            Then::Opened => {
-                self.held = Some((Phase::ReleaseIn, false));
+            Then::Opened(phase) => {
+                self.held = Some((phase, false));
                 return self.release();
             }
-            Then::Left => self.held = Some((Phase::Release, true)),
+            Then::Left(phase) => self.held = Some((phase, true)),
             Then::Cleaned => {
                 self.held = None;
                 if self.stage == Stage::Clean {

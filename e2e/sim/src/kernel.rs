@@ -250,7 +250,8 @@ impl Kernel {
     }
 
     fn has_rules(&self, phase: Phase) -> bool {
-        self.standing() == Some(Standing::Whole(phase)) && self.routed
+        let stands = matches!(self.standing(), Some(Standing::Whole(found)) if found.looks_like(phase));
+        stands && self.routed
     }
 
     fn is_guarded(&self, phase: Phase) -> bool {

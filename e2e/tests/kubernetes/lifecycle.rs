@@ -74,21 +74,35 @@ fn all_in_tunnels(stage: &Stage) -> Result<()> {
 
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
-fn kept_connections_go_on_while_their_pods_join_and_those_in_tunnels_while_they_leave() -> Result<()> {
+fn kept_connections_go_on_while_their_pods_join_leave_and_join_again() -> Result<()> {
     let _others = among_others();
     let stage = graceful("kept")?;
-    under_load(&stage, |more| {
+    let join = |more: &dyn Fn(usize) -> Result<()>| {
         stage.enroll()?;
         more(50)?;
         all_in_tunnels(&stage)
-    })
-    .context("joining")?;
-    under_load(&stage, |more| {
+    };
+    let leave = |more: &dyn Fn(usize) -> Result<()>| {
         stage.label("weft.dev/mesh-")?;
         stage.captured("False")?;
-        more(100)
+        more(50)
+    };
+    under_load(&stage, |more| {
+        for _ in 0..2 {
+            join(more)?;
+            leave(more)?;
+        }
+        join(more)
     })
-    .context("leaving")
+    .context("connections in plaintext, older than the mesh")?;
+    under_load(&stage, |more| {
+        for _ in 0..2 {
+            leave(more)?;
+            join(more)?;
+        }
+        leave(more)
+    })
+    .context("connections in tunnels")
 }
 
 #[test]

@@ -74,16 +74,17 @@ impl Rules {
 /// None: no rules of ours.
 fn phase_of(mangle: &str) -> Option<Phase> {
     let sees_syn = |chain: &str, bit: &str| {
-        let mark = format!("--set-xmark {bit}/{bit}");
+        let mark = format!("--set-xmark {bit}/0x600");
         mangle.lines().any(|line| line.starts_with(&format!("-A {chain} ")) && line.contains(&mark))
     };
-    let (joins, leaves) = ("0x200", "0x400");
+    let (relayed, direct) = ("0x200", "0x400");
+    let joins = mangle.contains("! --mark 0x200/0x600");
     match () {
         () if !mangle.contains("-A WEFT_POST ") => None,
-        () if sees_syn("WEFT_OUT", leaves) => Some(Phase::Release),
-        () if sees_syn("WEFT_PRE", leaves) => Some(Phase::ReleaseIn),
-        () if sees_syn("WEFT_PRE", joins) => Some(Phase::Enrol),
-        () if sees_syn("WEFT_OUT", joins) => Some(Phase::EnrolOut),
+        () if sees_syn("WEFT_OUT", direct) => Some(Phase::Release),
+        () if sees_syn("WEFT_PRE", direct) && joins => Some(Phase::EnrolOut),
+        () if sees_syn("WEFT_PRE", direct) => Some(Phase::ReleaseIn),
+        () if sees_syn("WEFT_PRE", relayed) => Some(Phase::Enrol),
         () => Some(Phase::Steady),
     }
 }

@@ -4,13 +4,13 @@
 use super::compare::{Found, deviations};
 use super::mark::CapturePorts;
 use super::rules::TableName;
-use super::ruleset::{Phase, tables};
+use super::ruleset::{Phase, Way, tables};
 use crate::handover::Family;
 
 /// Rules that an earlier life of the capture half left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// All of one phase.
+    /// All of one phase; of two with the same rules the one that joins.
     Whole(Phase),
     /// Ours, but of no phase.
     Damaged,
@@ -23,10 +23,10 @@ pub enum Entry {
     Reset,
     /// It was captured whole, and stays so.
     Keep,
-    /// Its callers have heard: plaintext is captured from now on, too.
-    Close,
-    /// Its own calls and HBONE are captured; its callers have to hear of it first.
-    Announce,
+    /// Its callers have heard: plaintext is captured from now on, too. The way of older connections.
+    Close(Way),
+    /// Its own calls and HBONE are captured; its callers have to hear of it first. The way of older connections.
+    Announce(Way),
 }
 
 /// A pod in hand.
@@ -71,13 +71,16 @@ pub fn entry<E>(
 ) -> Result<Entry, E> {
     Ok(match standing {
         _ if strict => Entry::Reset,
-        // What went direct while the pod was leaving cannot go on in either phase without hanging: reset it.
-        Some(Standing::Whole(Phase::ReleaseIn | Phase::Release) | Standing::Damaged) => Entry::Reset,
+        Some(Standing::Damaged) => Entry::Reset,
         Some(Standing::Whole(Phase::Steady)) => Entry::Keep,
-        Some(Standing::Whole(Phase::Enrol)) => Entry::Close,
+        Some(Standing::Whole(Phase::Enrol(older))) => Entry::Close(older),
         // Nobody knows it yet, so nobody has to hear first: no moment in plaintext.
         None if is_new()? => Entry::Reset,
-        None | Some(Standing::Whole(Phase::EnrolOut)) => Entry::Announce,
+        None => Entry::Announce(Way::Direct),
+        // It joins, or joins again before it has left: what went direct meanwhile goes on.
+        Some(Standing::Whole(Phase::EnrolOut(older) | Phase::ReleaseIn(older) | Phase::Release(older))) => {
+            Entry::Announce(older)
+        }
     })
 }
 
@@ -93,9 +96,9 @@ impl InHand {
     pub fn joining(&self) -> Act {
         match self.phase {
             _ if self.failed || self.leaves() => Act::Join,
-            Phase::EnrolOut | Phase::Enrol if self.strict => Act::Join,
-            Phase::EnrolOut if self.settled => Act::Close,
-            Phase::Enrol => Act::WaitForOld,
+            Phase::EnrolOut(_) | Phase::Enrol(_) if self.strict => Act::Join,
+            Phase::EnrolOut(_) if self.settled => Act::Close,
+            Phase::Enrol(_) => Act::WaitForOld,
             _ => Act::Stay,
         }
     }
@@ -105,7 +108,7 @@ impl InHand {
     pub fn leaving(&self) -> Act {
         match self.phase {
             _ if !self.leaves() => Act::Open,
-            Phase::ReleaseIn if self.settled => Act::Leave,
+            Phase::ReleaseIn(_) if self.settled => Act::Leave,
             _ if self.settled && self.failed => Act::Leave,
             _ => Act::Stay,
         }
@@ -115,7 +118,7 @@ impl InHand {
 /// Whether a pod in this phase is on its way out.
 #[must_use]
 pub fn leaves(phase: Phase) -> bool {
-    matches!(phase, Phase::ReleaseIn | Phase::Release)
+    matches!(phase, Phase::ReleaseIn(_) | Phase::Release(_))
 }
 
 /// Which rules stand, by what `iptables-save` shows of each table. `guarded`: the guard's own table stands, of whatever
@@ -178,12 +181,14 @@ mod tests {
 
     #[rstest]
     #[case(None, true, Entry::Reset)]
-    #[case(None, false, Entry::Announce)]
-    #[case(Some(Standing::Whole(Phase::EnrolOut)), false, Entry::Announce)]
-    #[case(Some(Standing::Whole(Phase::Enrol)), false, Entry::Close)]
+    #[case(None, false, Entry::Announce(Way::Direct))]
+    #[case(Some(Standing::Whole(Phase::EnrolOut(Way::Direct))), false, Entry::Announce(Way::Direct))]
+    #[case(Some(Standing::Whole(Phase::Enrol(Way::Direct))), false, Entry::Close(Way::Direct))]
+    #[case(Some(Standing::Whole(Phase::Enrol(Way::Relayed))), false, Entry::Close(Way::Relayed))]
     #[case(Some(Standing::Whole(Phase::Steady)), false, Entry::Keep)]
-    #[case(Some(Standing::Whole(Phase::ReleaseIn)), false, Entry::Reset)]
-    #[case(Some(Standing::Whole(Phase::Release)), false, Entry::Reset)]
+    #[case(Some(Standing::Whole(Phase::ReleaseIn(Way::Relayed))), false, Entry::Announce(Way::Relayed))]
+    #[case(Some(Standing::Whole(Phase::Release(Way::Relayed))), false, Entry::Announce(Way::Relayed))]
+    #[case(Some(Standing::Whole(Phase::Release(Way::Direct))), false, Entry::Announce(Way::Direct))]
     #[case(Some(Standing::Damaged), false, Entry::Reset)]
     fn a_pod_is_taken_in_hand_by_what_stands(
         #[case] standing: Option<Standing>,
@@ -214,23 +219,25 @@ mod tests {
         assert_eq!((by(&nothing, false), by(&nothing, true)), (None, Some(Standing::Damaged)));
         for phase in Phase::ALL {
             let whole = shown(phase);
-            assert_eq!(
-                (by(&whole, false), by(&whole, true)),
-                (Some(Standing::Whole(phase)), Some(Standing::Whole(phase)))
-            );
+            let as_found = match phase {
+                Phase::ReleaseIn(older) => Phase::EnrolOut(older),
+                other => other,
+            };
+            let found = Some(Standing::Whole(as_found));
+            assert_eq!((by(&whole, false), by(&whole, true)), (found, found));
             let half = [whole[0].clone(), nothing[1].clone()];
             assert_eq!(by(&half, true), Some(Standing::Damaged), "{phase:?}");
         }
     }
 
     #[rstest]
-    #[case::announced(Phase::EnrolOut, false, Act::Stay, Act::Open)]
-    #[case::heard(Phase::EnrolOut, true, Act::Close, Act::Open)]
-    #[case::old_connections(Phase::Enrol, true, Act::WaitForOld, Act::Open)]
+    #[case::announced(Phase::EnrolOut(Way::Direct), false, Act::Stay, Act::Open)]
+    #[case::heard(Phase::EnrolOut(Way::Direct), true, Act::Close, Act::Open)]
+    #[case::old_connections(Phase::Enrol(Way::Direct), true, Act::WaitForOld, Act::Open)]
     #[case::captured(Phase::Steady, true, Act::Stay, Act::Open)]
-    #[case::opened(Phase::ReleaseIn, false, Act::Join, Act::Stay)]
-    #[case::heard_that_it_leaves(Phase::ReleaseIn, true, Act::Join, Act::Leave)]
-    #[case::left(Phase::Release, true, Act::Join, Act::Stay)]
+    #[case::opened(Phase::ReleaseIn(Way::Direct), false, Act::Join, Act::Stay)]
+    #[case::heard_that_it_leaves(Phase::ReleaseIn(Way::Direct), true, Act::Join, Act::Leave)]
+    #[case::left(Phase::Release(Way::Direct), true, Act::Join, Act::Stay)]
     fn what_follows(#[case] phase: Phase, #[case] settled: bool, #[case] joining: Act, #[case] leaving: Act) {
         let now = InHand { phase, strict: false, settled, failed: false };
         assert_eq!((now.joining(), now.leaving()), (joining, leaving));

@@ -6,13 +6,12 @@
 //! learned once, in a private namespace, with the program that is used later: so an audit compares texts of one origin.
 //! Works in the network namespace of the calling thread.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::mark::{HBONE_PORT, LOOP, Mark, OLD, TAKEN};
 use super::program::{Nft, ProgramError};
 use super::rules::CHAIN_PREFIX;
-use super::ruleset::Phase;
+use super::ruleset::{Phase, Way};
 
 /// Name of the table.
 pub const TABLE: &str = "weft_guard";
@@ -21,22 +20,36 @@ pub const TABLE: &str = "weft_guard";
 #[derive(Clone, Debug)]
 pub struct Guard {
     nft: Nft,
-    listings: Arc<BTreeMap<Phase, String>>,
+    listings: Arc<Listings>,
+}
+
+/// What the kernel shows.
+#[derive(Debug)]
+struct Listings {
+    steady: String,
+    /// All transitions let past what is marked [`OLD`].
+    transition: String,
+}
+
+impl Listings {
+    fn of(&self, phase: Phase) -> &str {
+        if phase == Phase::Steady { &self.steady } else { &self.transition }
+    }
 }
 
 impl Guard {
-    /// Tries the guard of every phase in the namespace of the calling thread, which must be a private one.
+    /// Tries the guard in the namespace of the calling thread, which must be a private one.
     ///
     /// # Errors
     /// Why it cannot be used here: no nft, or a kernel without a part that the rules need.
     pub fn learn() -> Result<Self, ProgramError> {
         let nft = Nft::find().ok_or(ProgramError::Absent)?;
-        let mut listings = BTreeMap::new();
-        for phase in Phase::ALL {
+        let shown = |phase| -> Result<_, ProgramError> {
             nft.run(&script(phase))?;
-            listings.insert(phase, nft.list(TABLE)?.unwrap_or_default());
-        }
-        Ok(Self { nft, listings: Arc::new(listings) })
+            Ok(nft.list(TABLE)?.unwrap_or_default())
+        };
+        let (steady, transition) = (shown(Phase::Steady)?, shown(Phase::Enrol(Way::Direct))?);
+        Ok(Self { nft, listings: Arc::new(Listings { steady, transition }) })
     }
 
     /// Whether some guard stands, of whatever phase.
@@ -60,7 +73,7 @@ impl Guard {
     /// # Errors
     /// When that cannot be read.
     pub fn stands(&self, phase: Phase) -> Result<bool, ProgramError> {
-        Ok(self.nft.list(TABLE)?.as_ref() == self.listings.get(&phase))
+        Ok(self.nft.list(TABLE)?.as_deref() == Some(self.listings.of(phase)))
     }
 
     /// Puts the guard of this phase in, in one transaction. True: something had to be changed.

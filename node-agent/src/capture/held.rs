@@ -188,7 +188,8 @@ impl Held {
     }
 
     pub(super) async fn close(&mut self, deadline: Duration) -> Result<(), CaptureError> {
-        (self.phase, self.old) = self.run(Joining::close).await?;
+        let older = self.phase.older();
+        (self.phase, self.old) = self.run(move |joining| joining.close(older)).await?;
         self.give_up = Instant::now() + deadline;
         self.own_doing();
         Ok(())
@@ -205,16 +206,16 @@ impl Held {
     }
 
     pub(super) async fn open(&mut self, settle: Duration) -> Result<(), CaptureError> {
-        self.run(Joining::open).await?;
-        self.phase = Phase::ReleaseIn;
+        let older = self.phase.older();
+        self.phase = self.run(move |joining| joining.open(older)).await?;
         self.settled = Instant::now() + settle;
         self.own_doing();
         Ok(())
     }
 
     pub(super) async fn leave(&mut self) -> Result<(), CaptureError> {
-        self.run(Joining::leave).await?;
-        self.phase = Phase::Release;
+        let older = self.phase.older();
+        self.phase = self.run(move |joining| joining.leave(older)).await?;
         self.own_doing();
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::{
     program::{Backend, ProgramError, Programs},
     routes::{self, RouteError},
     rules::{Table, TableName},
-    ruleset::{Phase, tables},
+    ruleset::{Phase, Way, tables},
     socket::Ipv6,
 };
 use crate::handover::Family;
@@ -278,7 +278,7 @@ impl Installer {
 
     fn try_all_rules(&self) -> Result<(), InstallError> {
         for family in Ipv6::detect().guarded() {
-            for phase in [Phase::Enrol, Phase::Steady] {
+            for phase in [Phase::Enrol(Way::Direct), Phase::Steady] {
                 for table in tables(*family, phase, CapturePorts::default()) {
                     self.commit(*family, &table)?;
                 }

@@ -12,7 +12,7 @@ use super::{
     install::{InstallError, Installer, Wanted},
     mark::CapturePorts,
     netns::NetnsError,
-    ruleset::Phase,
+    ruleset::{Phase, Way},
     socket::{Ipv6, SocketError},
 };
 use crate::pods::UncapturedReason;
@@ -82,26 +82,27 @@ impl Joining {
     pub fn join(&self, strict: bool, standing: Option<Standing>) -> Result<(Phase, OldConnections), CaptureError> {
         match course::entry(strict, standing, || self.is_new())? {
             Entry::Reset => self.reset_and_steady(),
-            Entry::Close => self.close(),
+            Entry::Close(older) => self.close(older),
             Entry::Keep => self.hold(Phase::Steady),
-            Entry::Announce => self.hold(Phase::EnrolOut),
+            Entry::Announce(older) => self.hold(Phase::EnrolOut(older)),
         }
     }
 
     /// Captures what comes in plaintext, too. Connections that are there go on, and [`Self::wait_for_old`] must be called
-    /// until they ended.
+    /// until they ended. `older`: the way of those that no transition has marked ([`Phase::older`]), as in [`Self::open`] and [`Self::leave`].
     ///
     /// # Errors
     /// [`CaptureError`]; calling again completes what was begun.
-    pub fn close(&self) -> Result<(Phase, OldConnections), CaptureError> {
-        self.apply(Phase::Enrol)?;
+    pub fn close(&self, older: Way) -> Result<(Phase, OldConnections), CaptureError> {
+        let phase = Phase::Enrol(older);
+        self.apply(phase)?;
         // After the rules: whatever comes later is captured.
         let old = connections::cookies(&connections::of_application(self.ipv6)?);
         if old.is_empty() {
             self.apply(Phase::Steady)?;
             return Ok((Phase::Steady, old));
         }
-        Ok((Phase::Enrol, old))
+        Ok((phase, old))
     }
 
     /// Those of the old connections that still live. When there are none, or `give_up` (the rest is then reset), the
@@ -122,21 +123,23 @@ impl Joining {
         Ok(connections::cookies(&living))
     }
 
-    /// New calls to the pod go direct from now on; relayed ones go on. [`Self::leave`] must follow when everybody whom the
+    /// New calls to the pod go direct from now on; what is there goes on its way. [`Self::leave`] must follow when everybody whom the
     /// pod calls has heard of it.
     ///
     /// # Errors
     /// [`CaptureError`].
-    pub fn open(&self) -> Result<(), CaptureError> {
-        self.apply(Phase::ReleaseIn).map_err(Into::into)
+    pub fn open(&self, older: Way) -> Result<Phase, CaptureError> {
+        let phase = Phase::ReleaseIn(older);
+        Ok(self.apply(phase).map(|()| phase)?)
     }
 
     /// New calls of the pod go direct from now on, too.
     ///
     /// # Errors
     /// [`CaptureError`].
-    pub fn leave(&self) -> Result<(), CaptureError> {
-        self.apply(Phase::Release).map_err(Into::into)
+    pub fn leave(&self, older: Way) -> Result<Phase, CaptureError> {
+        let phase = Phase::Release(older);
+        Ok(self.apply(phase).map(|()| phase)?)
     }
 
     /// A pod that nobody has ever called, and that has no connection.

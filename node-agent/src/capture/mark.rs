@@ -43,10 +43,10 @@ pub const LOOP: Mark = packet(0x111);
 pub const TAKEN: Mark = packet(0x112);
 /// Only in transitions: let past, the connection is not the mesh's.
 pub const OLD: Mark = packet(0x114);
-/// Connection mark while enrolling: its SYN was seen since the switch, so it is captured.
-pub const SEEN_ENROLLING: Mark = Mark { value: 0x200, mask: 0x200 };
-/// Connection mark while releasing: its SYN was seen since the switch, so it goes direct.
-pub const SEEN_RELEASING: Mark = Mark { value: 0x400, mask: 0x400 };
+/// Connection mark, only in transitions: its SYN was seen since the switch, and it goes through the agent.
+pub const RELAYED: Mark = Mark { value: 0x200, mask: 0x600 };
+/// Connection mark, only in transitions: its SYN was seen since the switch, and it goes past the mesh.
+pub const DIRECT: Mark = Mark { value: 0x400, mask: 0x600 };
 
 /// Routing table whose only route delivers everything to `lo`.
 pub const ROUTE_TABLE: u8 = 100;

@@ -212,8 +212,8 @@ impl PodTask {
         self.audit_when_due().await?;
         self.report_captured();
         let next = match self.held.as_ref().map(|held| (held.phase, held.settled)) {
-            Some((Phase::EnrolOut, settled)) => settled,
-            Some((Phase::Enrol, _)) => Instant::now() + OLD_POLL,
+            Some((Phase::EnrolOut(_), settled)) => settled,
+            Some((Phase::Enrol(_), _)) => Instant::now() + OLD_POLL,
             _ => Instant::now() + PLACE_POLL,
         };
         Ok(Some(next.min(self.next_audit)))
@@ -289,7 +289,8 @@ impl PodTask {
             Act::Join | Act::Close | Act::WaitForOld | Act::Stay => {}
         }
         self.audit_when_due().await?;
-        let settled = self.held.as_ref().filter(|held| held.phase == Phase::ReleaseIn).map(|held| held.settled);
+        let settled =
+            self.held.as_ref().filter(|held| matches!(held.phase, Phase::ReleaseIn(_))).map(|held| held.settled);
         Ok(Some(settled.map_or(self.next_audit, |settled| settled.min(self.next_audit))))
     }
 

@@ -14,40 +14,79 @@ use super::{
 };
 use crate::handover::Family;
 
-/// What happens to connections that are older than the last change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+/// The two ways of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// Through the agent.
+    Relayed,
+    /// Past the mesh, in plaintext.
+    Direct,
+}
+
+/// What happens to which connections. In a transition every SYN is marked with the way that its connection takes. The others
+/// are older than the transitions that follow one another, and all of one kind: [`Way::Direct`] since the pod joined,
+/// [`Way::Relayed`] once it was [`Phase::Steady`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Everything is captured; no conntrack.
     Steady,
     /// The pod begins to join: its own new calls and HBONE are captured; what comes in plaintext goes direct, because its
     /// callers have not heard yet that they should tunnel, and a policy would take them for strangers.
-    EnrolOut,
-    /// The pod is joining: old connections go on in plain, new ones are captured.
-    Enrol,
+    EnrolOut(Way),
+    /// The pod is joining: new connections are captured.
+    Enrol(Way),
     /// The pod begins to leave: new calls to it go direct, its own are still captured, because whom it calls may not have
-    /// opened yet.
-    ReleaseIn,
-    /// The pod is leaving: relayed connections go on through the agent, new ones go direct.
-    Release,
+    /// opened yet. The rules are those of [`Self::EnrolOut`].
+    ReleaseIn(Way),
+    /// The pod is leaving: new connections go direct.
+    Release(Way),
+}
+
+/// Which way connections go in a transition.
+#[derive(Clone, Copy, PartialEq)]
+struct Transition {
+    /// New calls of the pod.
+    calls_out: Way,
+    /// New plaintext calls to the pod.
+    calls_in: Way,
+    /// Connections that are older.
+    older: Way,
 }
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Steady, Self::EnrolOut, Self::Enrol, Self::ReleaseIn, Self::Release];
+    pub const ALL: [Self; 9] = [
+        Self::Steady,
+        Self::EnrolOut(Way::Direct),
+        Self::Enrol(Way::Direct),
+        Self::ReleaseIn(Way::Direct),
+        Self::Release(Way::Direct),
+        Self::EnrolOut(Way::Relayed),
+        Self::Enrol(Way::Relayed),
+        Self::ReleaseIn(Way::Relayed),
+        Self::Release(Way::Relayed),
+    ];
 
-    /// New calls of the pod are told apart from old ones.
-    fn sees_calls_out(self) -> bool {
-        matches!(self, Self::EnrolOut | Self::Enrol | Self::Release)
+    /// The way of connections that no transition has marked: what a transition that follows must know.
+    #[must_use]
+    pub fn older(self) -> Way {
+        self.transition().map_or(Way::Relayed, |transition| transition.older)
     }
 
-    /// New calls to the pod are told apart from old ones.
-    fn sees_calls_in(self) -> bool {
-        matches!(self, Self::Enrol | Self::ReleaseIn | Self::Release)
+    /// Whether both have the same rules.
+    #[must_use]
+    pub fn looks_like(self, other: Self) -> bool {
+        self.transition() == other.transition()
     }
 
-    fn joins(self) -> bool {
-        matches!(self, Self::EnrolOut | Self::Enrol)
+    fn transition(self) -> Option<Transition> {
+        let (calls_out, calls_in, older) = match self {
+            Self::Steady => return None,
+            Self::EnrolOut(older) | Self::ReleaseIn(older) => (Way::Relayed, Way::Direct, older),
+            Self::Enrol(older) => (Way::Relayed, Way::Relayed, older),
+            Self::Release(older) => (Way::Direct, Way::Direct, older),
+        };
+        Some(Transition { calls_out, calls_in, older })
     }
 }
 
@@ -68,10 +107,10 @@ fn mangle(family: Family, phase: Phase, ports: CapturePorts) -> Table {
         Jump { from: "OUTPUT", matches: vec![NotToLoopback, tcp()], to: "WEFT_OUT" },
         Jump { from: "POSTROUTING", matches: vec![NotToLoopback, tcp()], to: "WEFT_POST" },
     ];
-    if phase.joins() {
-        // On lo as well, where the agent's own dials go: they are new connections too.
-        let rules = vec![see_syn(phase)].into_iter().flatten().collect();
-        chains.push(Chain { name: "WEFT_SYN", rules });
+    if phase.transition().is_some_and(|transition| transition.older == Way::Direct) {
+        // Also on lo, where the agent dials applications: their answers must not pass for those of older connections.
+        let dials = Rule { matches: vec![syn(), Match::Mark(mark::OURS)], target: marked(Way::Relayed) };
+        chains.push(Chain { name: "WEFT_SYN", rules: vec![dials] });
         jumps.insert(1, Jump { from: "OUTPUT", matches: vec![tcp()], to: "WEFT_SYN" });
     }
     Table { name: TableName::Mangle, chains, jumps }
@@ -86,7 +125,7 @@ fn prerouting(family: Family, phase: Phase, ports: CapturePorts) -> Vec<Rule> {
         rule([FromLoopback], Target::Return),
         rule([Match::Tcp(vec![ToPort(HBONE_PORT)])], Target::Return),
     ];
-    rules.extend(let_past(phase, phase.sees_calls_in()));
+    rules.extend(phase.transition().into_iter().flat_map(|change| let_past(change.calls_in, change.older)));
     rules.extend([
         rule([Match::Tcp(vec![NotSyn])], tproxy(ports.inbound)),
         // A SYN to a port where nobody listens is refused, not captured: probes of a dead application must fail.
@@ -97,7 +136,7 @@ fn prerouting(family: Family, phase: Phase, ports: CapturePorts) -> Vec<Rule> {
 
 fn output(phase: Phase) -> Vec<Rule> {
     let mut rules = vec![rule([Match::Mark(mark::OURS)], Target::Return)];
-    rules.extend(let_past(phase, phase.sees_calls_out()));
+    rules.extend(phase.transition().into_iter().flat_map(|change| let_past(change.calls_out, change.older)));
     rules.extend([
         // Not towards the dial ports: there the same packet is the kernel's answer to our own dial.
         rule([Match::Tcp(vec![NotToPorts(DIAL_PORTS), Refusal]), NoOwner], Target::Return),
@@ -149,37 +188,33 @@ fn filter(phase: Phase) -> Table {
     }
 }
 
-/// While enrolling: connections whose SYN was not seen are old. While releasing: those whose SYN was seen are new.
-/// Conntrack picks up old flows in mid-stream, so "saw a SYN since the switch" is "new".
+/// In a transition: what goes direct is let past. Conntrack picks up older connections in mid-stream, so one whose SYN it has
+/// not seen is older.
 ///
-/// The exception is the end of an old flow that was silent since the switch: conntrack begins no connection with a FIN or
+/// The exception is the end of an older one that was silent since the switch: conntrack begins no connection with a FIN or
 /// RST. Captured, it would be lost, and the other side would hold a dead connection for ever.
-///
-/// A direction in which SYNs are not `seen` yet lets past only what the other direction decided: while a pod begins to
-/// join, every call to it; while it begins to leave, answers to calls that came to it directly.
-fn let_past(phase: Phase, seen: bool) -> Vec<Rule> {
-    let leaves = match phase {
-        Phase::Steady => return Vec::new(),
-        Phase::EnrolOut | Phase::Enrol => NotConnmark(mark::SEEN_ENROLLING),
-        Phase::ReleaseIn | Phase::Release => Connmark(mark::SEEN_RELEASING),
-    };
-    let mut rules: Vec<_> = see_syn(phase).filter(|_| seen).into_iter().collect();
-    rules.push(rule([leaves], Target::SetMark(mark::OLD)));
-    if phase.joins() {
-        let ends = |how| rule([Match::Tcp(vec![how]), OfNoConnection], Target::SetMark(mark::OLD));
-        rules.extend([ends(Fin), ends(Rst)]);
+fn let_past(calls: Way, older: Way) -> Vec<Rule> {
+    let mut rules = vec![rule([syn()], marked(calls))];
+    match older {
+        Way::Relayed => rules.push(rule([Connmark(mark::DIRECT)], Target::SetMark(mark::OLD))),
+        Way::Direct => {
+            let ends = |how| rule([Match::Tcp(vec![how]), OfNoConnection], Target::SetMark(mark::OLD));
+            rules.extend([rule([NotConnmark(mark::RELAYED)], Target::SetMark(mark::OLD)), ends(Fin), ends(Rst)]);
+        }
     }
-    rules.extend(old(phase));
+    rules.push(rule([Match::Mark(mark::OLD)], Target::Return));
     rules
 }
 
-fn see_syn(phase: Phase) -> Option<Rule> {
-    let seen = match phase {
-        Phase::Steady => return None,
-        Phase::EnrolOut | Phase::Enrol => mark::SEEN_ENROLLING,
-        Phase::ReleaseIn | Phase::Release => mark::SEEN_RELEASING,
-    };
-    Some(rule([Match::Tcp(vec![Syn])], Target::SetConnmark(seen)))
+fn syn() -> Match {
+    Match::Tcp(vec![Syn])
+}
+
+fn marked(way: Way) -> Target {
+    Target::SetConnmark(match way {
+        Way::Relayed => mark::RELAYED,
+        Way::Direct => mark::DIRECT,
+    })
 }
 
 fn old(phase: Phase) -> Option<Rule> {

@@ -326,7 +326,7 @@ impl Steward {
 
     fn captured(&mut self, uid: &PodUid, listeners: Listeners, phase: Phase, old: usize) {
         let Some(pod) = self.pods.get_mut(uid).filter(|pod| pod.stage == StageNow::Captured) else { return };
-        let enrolling = matches!(phase, Phase::EnrolOut | Phase::Enrol);
+        let enrolling = matches!(phase, Phase::EnrolOut(_) | Phase::Enrol(_));
         let state = if enrolling { PodState::Enrolling } else { PodState::Captured };
         let (ports, workers) = (Some(listeners.ports), listeners.workers());
         let mut news = false;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -138,6 +139,10 @@ async fn tunnel(
         next_hop: plan.next_hop.0,
         peers: plan.peers.clone(),
     };
+    // Certificates may be over between two looks of the worker: nothing new goes by them.
+    if shard.lifetimes.is_over(&key, SystemTime::now()) {
+        shard.pool.retire_where(|other| *other == key);
+    }
     let host = plan.service.as_deref().map(|service: &Service| &*service.key.hostname);
     let mut head = ConnectHead::new(Authority::from(plan.authority));
     head.baggage = Some(baggage_of(source));

@@ -48,6 +48,16 @@ impl<K: Eq + Hash + Clone> Lifetimes<K> {
         over
     }
 
+    /// Whether the connections of one key have ended; it is forgotten then.
+    pub fn is_over(&self, key: &K, now: SystemTime) -> bool {
+        let mut ends = self.ends.borrow_mut();
+        let over = ends.get(key).is_some_and(|end| now >= *end);
+        if over {
+            ends.remove(key);
+        }
+        over
+    }
+
     /// Forgets the keys that have no connection any more, if there are many.
     pub fn tidy(&self, keys: impl FnOnce() -> HashSet<K>) {
         let mut known = self.ends.borrow_mut();
@@ -81,7 +91,10 @@ mod tests {
         assert!(lifetimes.over(after(39), margin).is_empty());
         assert_eq!(lifetimes.over(after(40), margin), HashSet::from(["a"]));
         assert!(lifetimes.over(after(40), margin).is_empty());
+        assert!(!lifetimes.is_over(&"b", after(59)));
         assert_eq!(lifetimes.over(after(3600), margin), HashSet::from(["b"]), "a clock that jumped");
+        lifetimes.made(&"b", after(60));
+        assert!(lifetimes.is_over(&"b", after(60)) && !lifetimes.is_over(&"b", after(60)), "once");
     }
 
     #[test]

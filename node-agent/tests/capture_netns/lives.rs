@@ -8,7 +8,12 @@ use std::{
 
 use weft_node_agent::{
     capture::{
-        course::Standing, install::Installer, mark::CapturePorts, ruleset::Phase, socket::Ipv6, status::PodState,
+        course::Standing,
+        install::Installer,
+        mark::CapturePorts,
+        ruleset::{Phase, Way},
+        socket::Ipv6,
+        status::PodState,
     },
     handover::{Event, Family},
     pods::PodSpec,
@@ -70,21 +75,21 @@ fn killed_while_a_pod_joins_its_successor_goes_on_where_it_was() {
             }
         };
         let half = Half::start_with(&lab, vec![spec(&pod)], slow(600));
-        until_phase(&pod, installer, Some(Phase::EnrolOut)).await;
+        until_phase(&pod, installer, Some(Phase::EnrolOut(Way::Direct))).await;
         let mut proxy = half.proxy(1);
         assert_eq!(proxy.snapshot().await.len(), 1);
         half.kill().await;
-        assert_eq!(phase(&pod, installer), Some(Phase::EnrolOut), "rules outlive the half");
+        assert_eq!(phase(&pod, installer), Some(Phase::EnrolOut(Way::Direct)), "rules outlive the half");
         let half = Half::start_with(&lab, vec![spec(&pod)], slow(600));
         assert_eq!(proxy.snapshot().await.len(), 1, "the proxy that lives is given its listeners again");
-        assert_eq!(phase(&pod, installer), Some(Phase::EnrolOut));
+        assert_eq!(phase(&pod, installer), Some(Phase::EnrolOut(Way::Direct)));
         half.kill().await;
         let half = Half::start_with(&lab, vec![spec(&pod)], slow(0));
-        until_phase(&pod, installer, Some(Phase::Enrol)).await;
+        until_phase(&pod, installer, Some(Phase::Enrol(Way::Direct))).await;
         half.kill().await;
         let half = Half::start_with(&lab, vec![spec(&pod)], slow(0));
         half.until_state("cart", PodState::Enrolling).await;
-        assert_eq!(phase(&pod, installer), Some(Phase::Enrol), "still waits for the old connection");
+        assert_eq!(phase(&pod, installer), Some(Phase::Enrol(Way::Direct)), "still waits for the old connection");
         drop(held);
         half.until_state("cart", PodState::Captured).await;
         assert_eq!(phase(&pod, installer), Some(Phase::Steady));
@@ -122,7 +127,8 @@ fn killed_while_a_pod_leaves_its_successor_waits_for_what_is_relayed() {
             assert!(matches!(events, [Event::Release { .. }, Event::SnapshotSent]), "{events:?}");
             proxy.handle.relaying(&"cart".into(), 1);
             half.until_state("cart", PodState::Releasing).await;
-            let phase = if settle > 0 { Phase::ReleaseIn } else { Phase::Release };
+            // The rules of ReleaseIn are those of EnrolOut.
+            let phase = if settle > 0 { Phase::EnrolOut(Way::Relayed) } else { Phase::Release(Way::Relayed) };
             until_phase(&pod, installer, Some(phase)).await;
             half.kill().await;
         }
@@ -212,7 +218,7 @@ fn a_leaving_pod_is_not_freed_before_it_has_settled_however_short_the_grace() {
         assert!(matches!(proxy.next().await, Event::Release { .. }));
         let begun = Instant::now();
         proxy.handle.relaying(&"cart".into(), 0);
-        until_phase(&pod, installer, Some(Phase::Release)).await;
+        until_phase(&pod, installer, Some(Phase::Release(Way::Relayed))).await;
         assert!(matches!(proxy.next().await, Event::Remove { .. }));
         assert!(begun.elapsed() > settle + Duration::from_millis(500), "{:?}", begun.elapsed());
         half.end().await;

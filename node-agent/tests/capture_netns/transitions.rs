@@ -11,7 +11,7 @@ use weft_node_agent::{
         connections,
         course::Standing,
         join::Joining,
-        ruleset::Phase,
+        ruleset::{Phase, Way},
         socket::{Ipv6, Listeners},
     },
     handover::{Family, ListenerRole},
@@ -50,7 +50,7 @@ fn permissive_joining_lets_old_connections_end_and_captures_new_ones() {
             let (mut in_there, mut in_here, _application) = pair(&peer, &pod, family, 8002);
             assert_eq!(pod.run(|| connections::of_application(Ipv6::Usable)).unwrap().unwrap().len(), 2);
 
-            let captured = Captured::new(&pod, installer, Phase::Enrol);
+            let captured = Captured::new(&pod, installer, Phase::Enrol(Way::Direct));
             for _ in 0..2 {
                 says(&mut out_there, &mut out_here);
                 says(&mut out_here, &mut out_there);
@@ -82,8 +82,9 @@ fn old_connections_that_are_silent_until_they_end_do_end() {
     for (number, installer) in installers().iter().enumerate() {
         let pod = lab.pod(1, &format!("pod{number}")).unwrap();
         let peer = lab.pod(2, &format!("peer{number}")).unwrap();
-        for (family, phase) in
-            FAMILIES.into_iter().flat_map(|family| [(family, Phase::EnrolOut), (family, Phase::Enrol)])
+        for (family, phase) in FAMILIES
+            .into_iter()
+            .flat_map(|family| [(family, Phase::EnrolOut(Way::Direct)), (family, Phase::Enrol(Way::Direct))])
         {
             let calls: Vec<_> = [(&pod, &peer), (&peer, &pod)]
                 .into_iter()
@@ -118,7 +119,10 @@ fn the_first_step_of_joining_and_leaving_lets_new_plaintext_in_and_captures_call
         let peer = lab.pod(2, &format!("peer{number}")).unwrap();
         for family in FAMILIES {
             let (_service, application) = (listen(&peer, family, 8001), listen(&pod, family, 8002));
-            for (first, second) in [(Phase::EnrolOut, Phase::Enrol), (Phase::ReleaseIn, Phase::Release)] {
+            for (first, second) in [
+                (Phase::EnrolOut(Way::Direct), Phase::Enrol(Way::Direct)),
+                (Phase::ReleaseIn(Way::Relayed), Phase::Release(Way::Relayed)),
+            ] {
                 let captured = Captured::new(&pod, installer, Phase::Steady);
                 captured.change(first);
                 let mut new_out = connect(&pod, address(&peer, family, 8001), DEADLINE).unwrap();
@@ -153,7 +157,7 @@ fn leaving_keeps_relayed_connections_and_sends_new_ones_direct() {
             let mut old_in = connect(&peer, address(&pod, family, 8002), DEADLINE).unwrap();
             let (mut taken_in, _) = captured.accept(ListenerRole::Inbound, family, DEADLINE).unwrap();
 
-            captured.change(Phase::Release);
+            captured.change(Phase::Release(Way::Relayed));
             for _ in 0..2 {
                 says(&mut old_out, &mut taken_out);
                 says(&mut taken_out, &mut old_out);
@@ -171,6 +175,58 @@ fn leaving_keeps_relayed_connections_and_sends_new_ones_direct() {
             says(&mut at_service, &mut new_out);
             says(&mut new_in, &mut at_application);
             says(&mut at_application, &mut new_in);
+        }
+    }
+}
+
+/// Every kind of connection that a pod can have goes its way through every change of mind: older than its first joining, begun
+/// while it was joining, begun while it was leaving.
+#[test]
+fn a_pod_that_leaves_before_old_connections_have_ended_and_joins_again_breaks_none() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    for (number, installer) in installers().iter().enumerate() {
+        let pod = lab.pod(1, &format!("pod{number}")).unwrap();
+        let peer = lab.pod(2, &format!("peer{number}")).unwrap();
+        let begins = [(Phase::Enrol(Way::Direct), Way::Direct), (Phase::Steady, Way::Relayed)];
+        for (family, (begin, older)) in FAMILIES.into_iter().flat_map(|family| begins.map(|begin| (family, begin))) {
+            // Without a mesh, and only where such connections may live when the pod begins to leave.
+            let calls = [(&pod, &peer, 8001), (&peer, &pod, 8002)];
+            let old = calls.map(|(from, to, port)| (older == Way::Direct).then(|| pair(from, to, family, port)));
+            let (mut living, mut services): (Vec<_>, Vec<_>) =
+                old.into_iter().flatten().map(|(client, server, service)| ((client, server), service)).unzip();
+            let captured = Captured::new(&pod, installer, begin);
+            if older == Way::Relayed {
+                services.extend([listen(&peer, family, 8001), listen(&pod, family, 8002)]);
+            }
+            let call = |phase: Phase, out: bool| {
+                let (from, to, port) = if out { calls[0] } else { calls[1] };
+                let relayed = match phase {
+                    Phase::Steady | Phase::Enrol(_) => true,
+                    Phase::EnrolOut(_) | Phase::ReleaseIn(_) => out,
+                    Phase::Release(_) => false,
+                };
+                let client = connect(from, address(to, family, port), DEADLINE).unwrap();
+                let role = if out { ListenerRole::Outbound } else { ListenerRole::Inbound };
+                let server = if relayed {
+                    captured.accept(role, family, DEADLINE)
+                } else {
+                    accept(&services[usize::from(!out)], DEADLINE)
+                };
+                (client, server.unwrap_or_else(|| panic!("{phase:?} {family:?} out {out}")).0)
+            };
+            living.extend([call(begin, true), call(begin, false)]);
+            let course =
+                [Phase::ReleaseIn, Phase::Release, Phase::EnrolOut, Phase::Enrol, Phase::ReleaseIn, Phase::Release];
+            for phase in course.map(|phase| phase(older)) {
+                captured.change(phase);
+                living.extend([call(phase, true), call(phase, false)]);
+                for (client, server) in &mut living {
+                    says(client, server);
+                    says(server, client);
+                }
+            }
+            captured.remove();
         }
     }
 }
@@ -227,9 +283,9 @@ fn strict_joining_resets_and_captures_at_once_and_a_second_join_spares_relayed_c
         // Patience has an end: what is left of the old connections is reset, and the pod is captured for good.
         captured.remove();
         let (mut here, mut there, _service) = pair(&pod, &peer, FAMILIES[0], 8004);
-        assert_eq!(join(false, None), (Phase::EnrolOut, BTreeSet::new()));
-        let (phase, old) = pod.run(|| joining.close()).unwrap().unwrap();
-        assert_eq!((phase, old.len()), (Phase::Enrol, 1));
+        assert_eq!(join(false, None), (Phase::EnrolOut(Way::Direct), BTreeSet::new()));
+        let (phase, old) = pod.run(|| joining.close(Way::Direct)).unwrap().unwrap();
+        assert_eq!((phase, old.len()), (Phase::Enrol(Way::Direct), 1));
         let wait = |give_up| pod.run(|| joining.wait_for_old(&old, give_up)).unwrap().unwrap();
         assert_eq!(wait(false), old);
         says(&mut here, &mut there);

@@ -3,6 +3,8 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use weft_node_agent::capture::ruleset::Way;
+
 use super::*;
 
 fn kernel(nft: bool, phase: Phase) -> Kernel {
@@ -17,10 +19,12 @@ fn every_phase_does_what_its_name_says() {
     for nft in [false, true] {
         let fates = |phase| (kernel(nft, phase).call_out(), kernel(nft, phase).call_in());
         assert_eq!(fates(Phase::Steady), (Fate::Captured, Fate::Captured));
-        assert_eq!(fates(Phase::EnrolOut), (Fate::Captured, Fate::Direct));
-        assert_eq!(fates(Phase::Enrol), (Fate::Captured, Fate::Captured));
-        assert_eq!(fates(Phase::ReleaseIn), (Fate::Captured, Fate::Direct));
-        assert_eq!(fates(Phase::Release), (Fate::Direct, Fate::Direct));
+        for older in [Way::Direct, Way::Relayed] {
+            assert_eq!(fates(Phase::EnrolOut(older)), (Fate::Captured, Fate::Direct));
+            assert_eq!(fates(Phase::Enrol(older)), (Fate::Captured, Fate::Captured));
+            assert_eq!(fates(Phase::ReleaseIn(older)), (Fate::Captured, Fate::Direct));
+            assert_eq!(fates(Phase::Release(older)), (Fate::Direct, Fate::Direct));
+        }
     }
 }
 

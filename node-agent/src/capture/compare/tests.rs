@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     capture::{
         mark::CapturePorts,
-        ruleset::{Phase, tables},
+        ruleset::{Phase, Way, tables},
     },
     handover::Family,
 };
@@ -51,21 +51,20 @@ fn installed(phase: Phase) -> Found {
     restore(&empty(), &repair(&mangle(phase), &empty()).unwrap())
 }
 
-#[rstest]
-fn every_change_of_phase_ends_as_wanted(
-    #[values(Phase::Steady, Phase::EnrolOut, Phase::Enrol, Phase::ReleaseIn, Phase::Release)] from: Phase,
-    #[values(Phase::Steady, Phase::EnrolOut, Phase::Enrol, Phase::ReleaseIn, Phase::Release)] to: Phase,
-) {
-    let found = installed(from);
-    match repair(&mangle(to), &found) {
-        None => assert_eq!(from, to),
-        Some(text) => assert_eq!(deviations(&mangle(to), &restore(&found, &text)), []),
+#[test]
+fn every_change_of_phase_ends_as_wanted() {
+    for (from, to) in Phase::ALL.iter().flat_map(|from| Phase::ALL.map(|to| (*from, to))) {
+        let found = installed(from);
+        match repair(&mangle(to), &found) {
+            None => assert_eq!(mangle(from), mangle(to), "{from:?} to {to:?}"),
+            Some(text) => assert_eq!(deviations(&mangle(to), &restore(&found, &text)), [], "{from:?} to {to:?}"),
+        }
     }
 }
 
 #[test]
 fn removing_leaves_the_rules_of_others() {
-    let mut found = installed(Phase::Enrol);
+    let mut found = installed(Phase::Enrol(Way::Direct));
     found.chains.get_mut("OUTPUT").unwrap().push("-A OUTPUT -p udp -j ACCEPT".to_owned());
     let found = restore(&found, &repair(&nothing(TableName::Mangle), &found).unwrap());
     assert_eq!(found.count_ours(), 0);
