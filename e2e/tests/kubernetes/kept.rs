@@ -74,6 +74,11 @@ pub(crate) struct Kept<'s> {
 
 impl<'s> Kept<'s> {
     pub(crate) fn start(stage: &'s Stage, host: &str, port: u16) -> Result<Self> {
+        // A service that is a second old may be known at some nodes only.
+        wait::eventually(DEADLINE, "an answer", || {
+            let ask = format!("echo hello | nc -w 2 {host} {port} | grep -q hello");
+            stage.exec("client", &["sh", "-c", &ask])
+        })?;
         let numbers = (1..=CONNECTIONS).map(|number| number.to_string()).collect::<Vec<_>>().join(" ");
         let start = format!("for k in {numbers}; do (one $k {host} {port}) > /dev/null 2>&1 & done");
         stage.exec("client", &["sh", "-c", &format!("{SCRIPT}{start}")])?;
