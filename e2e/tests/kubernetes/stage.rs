@@ -196,9 +196,10 @@ pub(crate) struct Load<'s> {
 
 impl<'s> Load<'s> {
     pub(crate) fn start(stage: &'s Stage, url: &str) -> Result<Self> {
+        // A call that fails says when: agents' logs have the rest.
         let script = format!(
-            "rm -f /tmp/stop; (while [ ! -e /tmp/stop ]; do curl -s -m 10 -o /dev/null -w '%{{http_code}} %{{exitcode}}\\n' {url}; done \
-             > /tmp/calls 2>&1; touch /tmp/done) > /dev/null 2>&1 &"
+            "rm -f /tmp/stop; (while [ ! -e /tmp/stop ]; do curl -s -m 10 -o /dev/null -w '%{{http_code}} %{{exitcode}}' {url} \
+             && echo || date +' at %T'; done > /tmp/calls 2>&1; touch /tmp/done) > /dev/null 2>&1 &"
         );
         stage.exec("client", &["sh", "-c", &script])?;
         let load = Self { stage };
@@ -219,13 +220,20 @@ impl<'s> Load<'s> {
         })
     }
 
-    /// Ends it: how many calls were made, and those that failed.
-    pub(crate) fn end(self) -> Result<(usize, Vec<String>)> {
+    /// Ends it: how many calls were made.
+    ///
+    /// # Errors
+    /// A call failed, and when.
+    pub(crate) fn end(self) -> Result<usize> {
         self.stage.exec("client", &["touch", "/tmp/stop"])?;
         wait::eventually(DEADLINE, "the end of the load", || self.stage.exec("client", &["cat", "/tmp/done"]))?;
         let text = self.stage.exec("client", &["cat", "/tmp/calls"])?;
-        let failed = text.lines().filter(|line| *line != "200 0").map(str::to_owned).collect();
-        Ok((text.lines().count(), failed))
+        let calls = text.lines().count();
+        let failed: Vec<&str> = text.lines().filter(|line| *line != "200 0").collect();
+        if let (Some(first), Some(last)) = (failed.first(), failed.last()) {
+            bail!("{} of {calls} calls failed, from {first} to {last}", failed.len());
+        }
+        Ok(calls)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who serves which service, on which ports: from EndpointSlices, or from the selector where a service has no slice.
 
 use std::cell::LazyCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use weft_model::workload::PortMapping;
 use super::settings::MeshSettings;
 
 /// `(namespace, name)`.
-type Name = (String, String);
+pub(super) type Name = (String, String);
 /// The services of one endpoint, with its ports there.
 pub(super) type Ports = BTreeMap<ServiceKey, Vec<PortMapping>>;
 
@@ -24,6 +24,10 @@ pub(super) struct Endpoints {
     pub(super) of_pods: BTreeMap<Name, Ports>,
     /// Addresses that are no pod of this cluster, by slice and address.
     pub(super) others: BTreeMap<(Name, IpAddr), Other>,
+    /// Pods that count as ready though nothing is heard of their nodes, because a service of theirs has nobody else. An API server that
+    /// was away for a minute may find every node silent for a moment, and then no service has an endpoint, while all of them serve
+    /// (docs/decisions/0028-silent-nodes.md).
+    pub(super) last_resort: BTreeSet<Name>,
 }
 
 /// An endpoint that is no pod.
@@ -72,7 +76,22 @@ pub(super) fn of_services(objects: &Objects, settings: &MeshSettings) -> Endpoin
             }
         }
     }
+    endpoints.last_resort = last_resort(objects, &endpoints);
     endpoints
+}
+
+fn last_resort(objects: &Objects, endpoints: &Endpoints) -> BTreeSet<Name> {
+    let pods =
+        || endpoints.of_pods.iter().filter_map(|(name, services)| Some((name, services, objects.pods.get(name)?)));
+    let mut doubted = pods().filter(|(_, _, pod)| pod.is_ready_but_for_its_node()).peekable();
+    if doubted.peek().is_none() {
+        return BTreeSet::new();
+    }
+    let ready = pods().filter(|(_, _, pod)| pod.is_ready()).map(|(_, services, _)| services);
+    let others = endpoints.others.values().filter(|other| other.ready).map(|other| &other.services);
+    let served: HashSet<&ServiceKey> = ready.chain(others).flat_map(BTreeMap::keys).collect();
+    let alone = doubted.filter(|(_, services, _)| services.keys().any(|service| !served.contains(service)));
+    alone.map(|(name, _, _)| name.clone()).collect()
 }
 
 /// Pods by each of their labels: a selector is compared with the pods that have the rarest of its labels, and not with every

@@ -18,7 +18,14 @@ pub fn translate(objects: &Objects, captured: &BTreeSet<Uid>, settings: &MeshSet
     let conflicts = conflicts(objects);
     let endpoints = endpoints::of_services(objects, settings);
     let selected = policy::selected(objects);
-    let context = workload::Context { objects, captured, settings, conflicts: &conflicts, selected: &selected };
+    let context = workload::Context {
+        objects,
+        captured,
+        settings,
+        conflicts: &conflicts,
+        last_resort: &endpoints.last_resort,
+        selected: &selected,
+    };
 
     let services = service::all(objects, &conflicts, settings).into_iter().map(Resource::Service);
     let policies = policy::all(objects).into_iter().map(Resource::Policy);

@@ -9,6 +9,7 @@ use rstest::rstest;
 use serde_json::{Map, Value, json};
 use weft_manifest::{Outcome, Scanner, Store};
 use weft_model::authz::{Connection, evaluate};
+use weft_model::workload::Health;
 use weft_model::{Change, Mesh, Reason, Resource, Service, Uid, Workload};
 
 use super::{MeshSettings, translate};
@@ -188,6 +189,51 @@ fn what_a_rule_means(#[case] spec: &str, #[case] client: Option<&str>, #[case] p
     // Another namespace's policy is none of ours.
     let mesh = mesh_of(&(pod("shop", "cart", "10.0.0.1", "") + &policy("elsewhere", spec)));
     assert_eq!(verdict(&mesh, "Kubernetes//Pod/shop/cart", client), Ok(()));
+}
+
+/// What a pod says of itself, and what became of it: the service's only pod, beside a ready one, beside another silent one.
+#[rstest]
+#[case::ready("Ready: 'True', ContainersReady: 'True'", "", [true, true])]
+#[case::silent_node("Ready: 'False', ContainersReady: 'True'", "", [true, false])]
+#[case::unknown("Ready: 'Unknown', ContainersReady: 'True'", "", [true, false])]
+#[case::its_own_fault("Ready: 'False', ContainersReady: 'False'", "", [false, false])]
+#[case::no_word("Ready: 'False'", "", [false, false])]
+#[case::being_deleted("Ready: 'False', ContainersReady: 'True'", "deleted", [false, false])]
+#[case::gate_closed("Ready: 'False', ContainersReady: 'True', gate: 'False'", "", [false, false])]
+#[case::gate_without_a_word("Ready: 'False', ContainersReady: 'True'", "gate", [false, false])]
+#[case::gate_open("Ready: 'False', ContainersReady: 'True', gate: 'True'", "", [true, false])]
+fn a_pod_of_a_silent_node_is_a_service_s_last_resort(
+    #[case] conditions: &str,
+    #[case] more: &str,
+    #[case] expected: [bool; 2],
+) {
+    let [alone, beside_a_ready_one] = expected;
+    let pod = |name: &str, address: u8, conditions: &str, more: &str| {
+        let words = conditions.split(", ").filter_map(|word| word.split_once(": "));
+        let listed: Vec<_> = words.map(|(name, status)| format!("{{type: {name}, status: {status}}}")).collect();
+        let gate = if conditions.contains("gate") || more == "gate" {
+            ", readinessGates: [{conditionType: gate}]"
+        } else {
+            ""
+        };
+        let deleted = if more == "deleted" { ", deletionTimestamp: '2026-01-01T00:00:00Z'" } else { "" };
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: cart}}{deleted}}}\n\
+             spec: {{nodeName: n{gate}}}\nstatus: {{phase: Running, podIP: 10.0.0.{address}, conditions: [{}]}}\n",
+            listed.join(", ")
+        )
+    };
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: cart, namespace: shop}\n\
+                   spec: {clusterIP: 10.96.0.1, selector: {app: cart}, ports: [{port: 80}]}\n";
+    let healthy = |mesh: &Mesh, name: &str| {
+        mesh.workload(&Uid::of_pod("Kubernetes", "shop", name)).unwrap().health == Health::Healthy
+    };
+    let own = service.to_owned() + &pod("a", 1, conditions, more);
+    assert_eq!(healthy(&mesh_of(&own), "a"), alone);
+    let ready = mesh_of(&(own.clone() + &pod("b", 2, "Ready: 'True', ContainersReady: 'True'", "")));
+    assert_eq!((healthy(&ready, "a"), healthy(&ready, "b")), (beside_a_ready_one, true));
+    let silent = mesh_of(&(own + &pod("b", 2, "Ready: 'False', ContainersReady: 'True'", "")));
+    assert_eq!((healthy(&silent, "a"), healthy(&silent, "b")), (alone, !beside_a_ready_one));
 }
 
 #[test]

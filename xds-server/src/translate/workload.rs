@@ -10,7 +10,7 @@ use weft_model::enrolment::MtlsMode;
 use weft_model::workload::{Health, Locality, TunnelProtocol, WorkloadType};
 use weft_model::{PolicyKey, Uid, Workload};
 
-use super::endpoints::{Other, Ports};
+use super::endpoints::{Name, Other, Ports};
 use super::policy::{SelectedPolicy, strict_mtls_key};
 use super::settings::MeshSettings;
 
@@ -25,6 +25,8 @@ pub(super) struct Context<'a> {
     pub(super) captured: &'a BTreeSet<Uid>,
     pub(super) settings: &'a MeshSettings,
     pub(super) conflicts: &'a Conflicts,
+    /// Pods that count as ready for want of others.
+    pub(super) last_resort: &'a BTreeSet<Name>,
     /// Policies that select pods, by namespace.
     pub(super) selected: &'a BTreeMap<&'a str, Vec<SelectedPolicy<'a>>>,
 }
@@ -49,7 +51,7 @@ pub(super) fn of_pod(context: &Context<'_>, pod: &Pod, services: Option<&Ports>)
         workload_type,
         workload_name: workload_name.as_str().into(),
         policies: policies(context, pod),
-        health: if pod.is_ready() { Health::Healthy } else { Health::Unhealthy },
+        health: health(context, pod),
         // Without an address nobody can reach it as an endpoint.
         services: services.filter(|_| !addresses.is_empty()).cloned().unwrap_or_default(),
         addresses,
@@ -85,6 +87,15 @@ pub(super) fn of_other(context: &Context<'_>, other: &Other) -> Workload {
         // A node's address stands for everything on the node: never look a workload up by it.
         host_network: context.objects.nodes.values().any(|node| node.addresses.contains(&other.address)),
         ..Workload::named(&settings.cluster, &other.namespace, &other.slice)
+    }
+}
+
+fn health(context: &Context<'_>, pod: &Pod) -> Health {
+    let last_resort = || context.last_resort.contains(&(pod.metadata.namespace.clone(), pod.metadata.name.clone()));
+    if pod.is_ready() || (!context.last_resort.is_empty() && last_resort()) {
+        Health::Healthy
+    } else {
+        Health::Unhealthy
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Pod {
     pub phase: Phase,
     /// The `Ready` condition, where the file has one.
     pub ready_condition: Option<bool>,
+    /// Everything that makes it ready is true: `ContainersReady`, and the conditions that its readiness gates name.
+    pub ready_by_itself: bool,
     /// The condition [`CAPTURED_CONDITION`], where there is one: what counts on Kubernetes, and nothing elsewhere.
     pub captured: Option<bool>,
 }
@@ -92,6 +94,13 @@ impl Pod {
         !self.metadata.deleting && !self.is_finished() && self.ready_condition.unwrap_or(runs)
     }
 
+    /// Not ready only because nothing is heard of its node. The node controller then takes back the one condition `Ready`
+    /// (`MarkPodsNotReady` in Kubernetes' `controller_utils.go`); what the kubelet said last stays in the others.
+    #[must_use]
+    pub fn is_ready_but_for_its_node(&self) -> bool {
+        !self.metadata.deleting && !self.is_finished() && self.ready_condition == Some(false) && self.ready_by_itself
+    }
+
     /// The number of a container port.
     #[must_use]
     pub fn named_port(&self, name: &str) -> Option<u16> {
@@ -122,6 +131,10 @@ pub(super) fn read(root: &At<'_>, metadata: Metadata) -> Pod {
     let probe_ports =
         containers.iter().zip(&named_ports).flat_map(|(at, own)| probed_ports(at, |name| port_of(own, name)));
     let probe_ports = probe_ports.collect();
+    let conditions = status.field("conditions");
+    let gates = spec.field("readinessGates").items();
+    let gates = gates.iter().map(|gate| gate.field("conditionType").text());
+    let is_true = |name: &str| condition(&conditions, name);
     Pod {
         metadata,
         node: spec.field("nodeName").owned_text(),
@@ -131,8 +144,9 @@ pub(super) fn read(root: &At<'_>, metadata: Metadata) -> Pod {
         probe_ports,
         addresses: addresses(&status),
         phase: phase(&status.field("phase")),
-        ready_condition: condition(&status.field("conditions"), "Ready"),
-        captured: condition(&status.field("conditions"), CAPTURED_CONDITION),
+        ready_condition: condition(&conditions, "Ready"),
+        ready_by_itself: gates.chain([Some("ContainersReady")]).all(|name| name.and_then(is_true) == Some(true)),
+        captured: condition(&conditions, CAPTURED_CONDITION),
     }
 }
 
