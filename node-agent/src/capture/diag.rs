@@ -9,15 +9,15 @@ use crate::handover::Family;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
 const INET_DIAG_MARK: u16 = 15;
 const IPPROTO_TCP: u8 = 6;
 /// Header of a netlink message.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// struct inet_diag_sockid.
 const SOCKET_ID: usize = 48;
 /// struct inet_diag_msg.
@@ -149,7 +149,7 @@ pub fn parse(mut bytes: &[u8]) -> Answer {
     answer
 }
 
-fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+pub(super) fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(to_array(bytes.get(..4)?)?) as usize;
     let kind = u16::from_ne_bytes(to_array(bytes.get(4..6)?)?);
     let body = bytes.get(HEADER..length)?;
@@ -182,7 +182,7 @@ fn parse_socket(body: &[u8]) -> Option<TcpSocket> {
     })
 }
 
-fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes(to_array(bytes.get(..2)?)?));
         let kind = u16::from_ne_bytes(to_array(bytes.get(2..4)?)?);
@@ -194,7 +194,7 @@ fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-fn to_array<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+pub(super) fn to_array<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok()
 }
 

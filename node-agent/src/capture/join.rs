@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{
     connections::{self, ConnectionsError},
+    conntrack,
     course::{self, Entry, Standing},
     install::{InstallError, Installer, Wanted},
     mark::CapturePorts,
@@ -84,12 +85,17 @@ impl Joining {
             Entry::Reset => self.reset_and_steady(),
             Entry::Close(older) => self.close(older),
             Entry::Keep => self.hold(Phase::Steady),
-            Entry::Announce(older) => self.hold(Phase::EnrolOut(older)),
+            Entry::Announce(older) => {
+                if standing.is_none() {
+                    forget_earlier();
+                }
+                self.hold(Phase::EnrolOut(older))
+            }
         }
     }
 
     /// Captures what comes in plaintext, too. Connections that are there go on, and [`Self::wait_for_old`] must be called
-    /// until they ended. `older`: the way of those that no transition has marked ([`Phase::older`]), as in [`Self::open`] and [`Self::leave`].
+    /// until they ended. `older`: the way of those that no transition has marked ([`Phase::older`]), as in [`Self::leave`].
     ///
     /// # Errors
     /// [`CaptureError`]; calling again completes what was begun.
@@ -123,13 +129,16 @@ impl Joining {
         Ok(connections::cookies(&living))
     }
 
-    /// New calls to the pod go direct from now on; what is there goes on its way. [`Self::leave`] must follow when everybody whom the
-    /// pod calls has heard of it.
+    /// New calls to the pod, which is in phase `from`, go direct from now on; what is there goes on its way. [`Self::leave`] must follow
+    /// when everybody whom the pod calls has heard of it.
     ///
     /// # Errors
     /// [`CaptureError`].
-    pub fn open(&self, older: Way) -> Result<Phase, CaptureError> {
-        let phase = Phase::ReleaseIn(older);
+    pub fn open(&self, from: Phase) -> Result<Phase, CaptureError> {
+        if from == Phase::Steady {
+            forget_earlier();
+        }
+        let phase = Phase::ReleaseIn(from.older());
         Ok(self.apply(phase).map(|()| phase)?)
     }
 
@@ -162,5 +171,12 @@ impl Joining {
 
     fn apply(&self, phase: Phase) -> Result<(), InstallError> {
         self.installer.apply(Wanted { phase, ports: self.ports, ipv6: self.ipv6 }).map(drop)
+    }
+}
+
+/// Before the rules of a first transition: conntrack was off until now.
+fn forget_earlier() {
+    if let Err(error) = conntrack::forget_marked() {
+        tracing::info!(%error, "conntrack keeps what earlier transitions marked; connections with the same ports may break (nf_conntrack_netlink is missing?)");
     }
 }

@@ -13,6 +13,7 @@
 //! | [`socket`], [`batch`], `adopt` | listeners and dial sockets; listeners that a proxy brings back |
 //! | `farewell`, `closing` | when this half may end; listeners that let nobody in any more (pure, and not) |
 //! | [`diag`], [`connections`], [`join`] | connections that are already there; joining and leaving |
+//! | [`conntrack`] | what conntrack must forget meanwhile |
 //! | [`alarm`] | the kernel's word that rules or routes have changed |
 //! | `held`, `order`, `pod` | one pod's namespace, what is told and told back, the task |
 //! | `steward`, [`serve`], [`settings`] | what is in hand; the loop that joins source, pods and proxies |
@@ -27,6 +28,7 @@ mod cni;
 pub mod command;
 pub mod compare;
 pub mod connections;
+pub mod conntrack;
 pub mod course;
 pub mod diag;
 mod farewell;

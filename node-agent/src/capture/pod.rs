@@ -216,7 +216,7 @@ impl PodTask {
             Some((Phase::Enrol(_), _)) => Instant::now() + OLD_POLL,
             _ => Instant::now() + PLACE_POLL,
         };
-        Ok(Some(next.min(self.next_audit)))
+        self.until_next(next).await.map(Some)
     }
 
     /// False: listeners are to be brought first.
@@ -291,7 +291,16 @@ impl PodTask {
         self.audit_when_due().await?;
         let settled =
             self.held.as_ref().filter(|held| matches!(held.phase, Phase::ReleaseIn(_))).map(|held| held.settled);
-        Ok(Some(settled.map_or(self.next_audit, |settled| settled.min(self.next_audit))))
+        self.until_next(settled.unwrap_or(self.next_audit)).await.map(Some)
+    }
+
+    /// When there is something to do again: the next step, an audit, a look for strays.
+    async fn until_next(&mut self, step: Instant) -> Result<Instant, CaptureError> {
+        let strays = match &mut self.held {
+            Some(held) => held.forget_strays().await?,
+            None => None,
+        };
+        Ok(strays.map_or(step, |strays| step.min(strays)).min(self.next_audit))
     }
 
     /// A pod that was captured when an earlier life of the capture half ended, and is not selected any more, leaves as it

@@ -194,7 +194,13 @@ fn filter(phase: Phase) -> Table {
 /// The exception is the end of an older one that was silent since the switch: conntrack begins no connection with a FIN or
 /// RST. Captured, it would be lost, and the other side would hold a dead connection for ever.
 fn let_past(calls: Way, older: Way) -> Vec<Rule> {
-    let mut rules = vec![rule([syn()], marked(calls))];
+    let mut rules = Vec::new();
+    if older == Way::Direct {
+        // A stray (`super::conntrack`) has its place: the mark would not stay, and the next packet would go the other way. It is sent
+        // again after a second (RFC 6298 section 2), and by then the stray is forgotten.
+        rules.push(rule([syn(), OfNoConnection], Target::Drop));
+    }
+    rules.push(rule([syn()], marked(calls)));
     match older {
         Way::Relayed => rules.push(rule([Connmark(mark::DIRECT)], Target::SetMark(mark::OLD))),
         Way::Direct => {

@@ -10,6 +10,7 @@ mod half_dead;
 mod lives;
 mod older;
 mod ports;
+mod remembered;
 mod repair;
 mod replace;
 mod rules;
