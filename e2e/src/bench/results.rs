@@ -35,8 +35,11 @@ pub struct Side {
     pub peer: Peer,
     /// Median of the quiet samples, of all if fewer than two are quiet.
     pub median: f64,
-    /// The median divided by the direct path's.
+    /// To the direct path: the median of the rounds' ratios. What makes the machine slow for a while makes both peers slow in that
+    /// round, and a ratio of medians may then compare one peer's slow round with the other one's quick one.
     pub ratio: Option<f64>,
+    /// The median divided by the direct path's, to compare with runs before 2026-11-23.
+    pub ratio_of_medians: Option<f64>,
     /// What the median is made of.
     pub samples: Vec<Sample>,
 }
@@ -85,11 +88,15 @@ impl Results {
 
     fn row(&self, figure: Figure) -> Row {
         let samples = |peer| self.samples.get(&(figure.scope, figure.key, peer)).map_or(&[][..], Vec::as_slice);
-        let direct = typical(samples(Peer::Direct));
+        let direct = samples(Peer::Direct);
         let side = |peer| {
-            let median = typical(samples(peer))?;
-            let ratio = direct.filter(|direct| *direct > 0.0).map(|direct| median / direct);
-            Some(Side { peer, median, ratio, samples: samples(peer).to_vec() })
+            let own = samples(peer);
+            let median = typical(own)?;
+            let ratio_of_medians = typical(direct).filter(|direct| *direct > 0.0).map(|direct| median / direct);
+            let ratio = ratio_of_medians.and_then(|of_medians| {
+                if own.len() == direct.len() { typical(&by_round(own, direct)) } else { Some(of_medians) }
+            });
+            Some(Side { peer, median, ratio, ratio_of_medians, samples: own.to_vec() })
         };
         let sides: Vec<Side> = [Peer::Direct, Peer::Weft, Peer::Ztunnel].into_iter().filter_map(side).collect();
         let standing = sides.iter().find(|side| side.peer == Peer::Weft).and_then(|weft| {
@@ -103,6 +110,15 @@ impl Results {
         });
         Row { figure, sides, standing }
     }
+}
+
+/// The ratios of the rounds; as loud as the louder of both samples.
+fn by_round(own: &[Sample], direct: &[Sample]) -> Vec<Sample> {
+    let ratio = |(own, direct): (&Sample, &Sample)| Sample {
+        value: own.value / direct.value,
+        others: own.others.max(direct.others),
+    };
+    own.iter().zip(direct).map(ratio).collect()
 }
 
 fn typical(samples: &[Sample]) -> Option<f64> {
@@ -139,7 +155,26 @@ mod tests {
         assert_eq!(rows.len(), 2);
         let ratios: Vec<_> = rows[0].sides.iter().map(|side| side.ratio).collect();
         assert_eq!(ratios, [Some(1.0), Some(0.4), Some(0.25)]);
+        assert_eq!(ratios, rows[0].sides.iter().map(|side| side.ratio_of_medians).collect::<Vec<_>>());
         assert_eq!(rows[0].standing, Some(Standing { reached: 0.4, floor_met: true, aim_met: false }));
         assert_eq!(rows[1].standing, Some(Standing { reached: 15.0, floor_met: false, aim_met: false }));
+    }
+
+    #[test]
+    fn a_slow_round_is_slow_for_both() {
+        let side = |rounds: [[(f64, f64); 2]; 3]| {
+            let mut results = Results::default();
+            for [direct, weft] in rounds {
+                results.add(Scope::TwoNodes, "rate-p50", Peer::Direct, sample(direct.0, direct.1));
+                results.add(Scope::TwoNodes, "rate-p50", Peer::Weft, sample(weft.0, weft.1));
+            }
+            results.rows()[0].sides[1].clone()
+        };
+        let slow_twice =
+            side([[(100.0, 0.0), (300.0, 0.0)], [(100.0, 0.0), (200.0, 0.0)], [(150.0, 0.0), (300.0, 0.0)]]);
+        assert_eq!((slow_twice.ratio, slow_twice.ratio_of_medians), (Some(2.0), Some(3.0)));
+        // A load that is always slow is slow, and a loud round counts for neither.
+        let slow = side([[(100.0, 0.0), (300.0, 0.0)], [(100.0, 0.0), (300.0, 0.0)], [(150.0, 0.9), (300.0, 0.0)]]);
+        assert_eq!((slow.ratio, slow.ratio_of_medians), (Some(3.0), Some(3.0)));
     }
 }
