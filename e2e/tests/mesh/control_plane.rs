@@ -74,8 +74,12 @@ fn rotate(world: &World, cast: &Cast) -> Result<()> {
         ensure!(!state.join("ca/next.pem").exists() && !state.join("ca/old.pem").exists(), "not yet");
         anyhow::Ok(())
     })?;
-    let after = fs::read_to_string(&published)?;
-    ensure!(!after.contains(&before) && after.len() < 2 * before.len(), "only the new root: {after}");
+    // The published file follows the state.
+    wait::eventually(SOON, "only the new root", || {
+        let after = fs::read_to_string(&published)?;
+        ensure!(!after.contains(&before) && after.len() < 2 * before.len(), "{after}");
+        anyhow::Ok(())
+    })?;
     let (new, client) = (Authority::of_server(&state)?, "spiffe://cluster.local/ns/shop/sa/client");
     wait::eventually(SOON, "every agent has forgotten the old root", || {
         opened(world, cast, &new.issue(client)?, true)?;
@@ -145,12 +149,10 @@ fn ca_back(world: &mut World, cast: &Cast) -> Result<()> {
 /// A volume that is not mounted yet.
 fn empty_directory(world: &mut World, cast: &Cast) -> Result<()> {
     let (root, away) = (world.cluster.directory().root().to_owned(), world.cluster.lab().directory().join("away"));
-    fs::create_dir_all(&away)?;
     world.mesh().server.kill9()?;
-    let files: Vec<_> = fs::read_dir(&root)?.collect::<std::io::Result<_>>()?;
-    for file in &files {
-        fs::rename(file.path(), away.join(file.file_name()))?;
-    }
+    // As a whole, there and back: agents read it, too, and files that vanish one by one are removals (decision 21).
+    fs::rename(&root, &away)?;
+    fs::create_dir(&root)?;
     world.mesh().server.restart()?;
     world.mesh().server.wait_ready()?;
     wait::eventually(SOON, "an answer, and all pods", || {
@@ -163,9 +165,8 @@ fn empty_directory(world: &mut World, cast: &Cast) -> Result<()> {
     })?;
     let log = world.mesh().server.process().output();
     ensure!(log.contains("holds no file any more"), "the server says nothing of it");
-    for file in &files {
-        fs::rename(away.join(file.file_name()), file.path())?;
-    }
+    fs::remove_dir(&root)?;
+    fs::rename(&away, &root)?;
     answers(&cast.other, cast.near_vip.at(false, 80))
 }
 
