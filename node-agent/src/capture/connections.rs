@@ -2,28 +2,18 @@
 //!
 //! Works in the network namespace of the calling thread.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::SocketAddr,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::{collections::BTreeSet, io, net::SocketAddr, os::fd::OwnedFd};
 
-use nix::{
-    errno::Errno,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
-};
+use nix::{errno::Errno, sys::socket::SockProtocol};
 use thiserror::Error;
 
 use super::{
     diag::{self, Answer, TcpSocket},
     mark,
+    netlink::{self, transmit},
     socket::Ipv6,
 };
 use crate::handover::Family;
-
-/// The kernel fills at most this much of a datagram of a list (NLMSG_GOODSIZE is one page; lists use up to 32 KiB).
-const DATAGRAM: usize = 64 * 1024;
 
 /// Why connections cannot be listed or reset.
 #[derive(Debug, Error)]
@@ -143,20 +133,11 @@ pub(super) fn find(channel: &OwnedFd, local: SocketAddr, remote: SocketAddr) -> 
 
 /// A socket to ask the kernel with about the sockets of this thread's network namespace, also later from elsewhere.
 pub(super) fn open() -> io::Result<OwnedFd> {
-    let protocol = SockProtocol::NetlinkSockDiag;
-    Ok(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
-}
-
-fn transmit(channel: &OwnedFd, request: &[u8]) -> io::Result<()> {
-    // An unconnected netlink socket sends to the kernel.
-    send(channel.as_raw_fd(), request, MsgFlags::empty())?;
-    Ok(())
+    netlink::open(SockProtocol::NetlinkSockDiag)
 }
 
 fn receive(channel: &OwnedFd) -> io::Result<Answer> {
-    let mut datagram = vec![0; DATAGRAM];
-    let length = recv(channel.as_raw_fd(), &mut datagram, MsgFlags::empty())?;
-    Ok(diag::parse(&datagram[..length]))
+    netlink::receive(channel).map(|datagram| diag::parse(&datagram))
 }
 
 #[cfg(test)]

@@ -6,14 +6,15 @@
 //! in network order.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::SockProtocol;
 
 use super::diag::{HEADER, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR};
 use super::diag::{find_attribute, split_message, to_array};
 use super::mark::{self, Mark};
+use super::netlink::{self, transmit};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW`, `_GET` and `_DELETE`.
 const ENTRY: u16 = 0x100;
@@ -34,8 +35,6 @@ const NLA_F_NESTED: u16 = 1 << 15;
 const IPPROTO_TCP: u8 = 6;
 /// `IPS_SEEN_REPLY`: packets went both ways.
 const SEEN_REPLY: u32 = 1 << 1;
-/// The kernel fills at most this much of a datagram of a list.
-const DATAGRAM: usize = 64 * 1024;
 
 /// Forgets what earlier transitions have marked: since then conntrack was off, and has not seen those connections end.
 ///
@@ -81,20 +80,11 @@ pub fn forget_strays() -> io::Result<usize> {
 }
 
 fn open() -> io::Result<OwnedFd> {
-    let protocol = SockProtocol::NetlinkNetFilter;
-    Ok(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
-}
-
-fn transmit(channel: &OwnedFd, request: &[u8]) -> io::Result<()> {
-    // An unconnected netlink socket sends to the kernel.
-    send(channel.as_raw_fd(), request, MsgFlags::empty())?;
-    Ok(())
+    netlink::open(SockProtocol::NetlinkNetFilter)
 }
 
 fn receive(channel: &OwnedFd) -> io::Result<Answer> {
-    let mut datagram = vec![0; DATAGRAM];
-    let length = recv(channel.as_raw_fd(), &mut datagram, MsgFlags::empty())?;
-    Ok(parse(&datagram[..length]))
+    netlink::receive(channel).map(|datagram| parse(&datagram))
 }
 
 /// An entry that may be forgotten.

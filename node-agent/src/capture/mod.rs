@@ -13,7 +13,7 @@
 //! | [`socket`], [`batch`], `adopt` | listeners and dial sockets; listeners that a proxy brings back |
 //! | `farewell`, `closing` | when this half may end; listeners that let nobody in any more (pure, and not) |
 //! | [`diag`], [`connections`], [`join`] | connections that are already there; joining and leaving |
-//! | [`conntrack`] | what conntrack must forget meanwhile |
+//! | [`conntrack`], `netlink` | what conntrack must forget meanwhile; questions to the kernel |
 //! | [`alarm`] | the kernel's word that rules or routes have changed |
 //! | `held`, `order`, `pod` | one pod's namespace, what is told and told back, the task |
 //! | `steward`, [`serve`], [`settings`] | what is in hand; the loop that joins source, pods and proxies |
@@ -37,6 +37,7 @@ mod held;
 pub mod install;
 pub mod join;
 pub mod mark;
+mod netlink;
 pub mod netns;
 mod order;
 mod placing;
