@@ -21,12 +21,21 @@ pub struct Arguments {
     pub command: Command,
 }
 
+const INSTALL_EXAMPLES: &str = "Examples:
+  weft install --images registry.example/weft --tag 0.1.0
+  weft install --set mtls=strict --set xdsServer.replicas=3
+  weft install --set cni.programs=/home/kubernetes/bin     where the nodes have CNI elsewhere
+  weft install --values mesh.yaml --dry-run                print what would be applied
+  weft upgrade --tag 0.2.0                                 what was set stays set";
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Install Weft in a Kubernetes cluster, and wait until it is ready.
+    #[command(after_help = INSTALL_EXAMPLES)]
     Install(InstallOptions),
-    /// The same as install: what is there becomes this version.
+    /// What is installed becomes this version; what was set stays set, whoever set it.
+    #[command(after_help = INSTALL_EXAMPLES)]
     Upgrade(InstallOptions),
     /// Take Weft out of a cluster; pods that are in the mesh leave it first.
     Uninstall(UninstallOptions),

@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use weft_cli::arguments::{Arguments, CertsCommand, CertsOptions, Command, PodsOptions};
+use weft_cli::cluster::install::Act;
 use weft_cli::{cluster, lint, output, show, why};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
-        Command::Install(options) | Command::Upgrade(options) => cluster::install::run(options),
+        Command::Install(options) => cluster::install::run(options, Act::Install),
+        Command::Upgrade(options) => cluster::install::run(options, Act::Upgrade),
         Command::Uninstall(options) => cluster::uninstall::run(options),
         Command::Enroll(options) => cluster::enroll::run(options, true),
         Command::Unenroll(options) => cluster::enroll::run(options, false),

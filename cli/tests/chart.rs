@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use weft_cli::cluster::manifests;
+use weft_cli::cluster::values::Values;
 use weft_model::workload::{DEFAULT_CLUSTER, DEFAULT_TRUST_DOMAIN};
 
 /// By kind, namespace and name.
@@ -88,8 +89,9 @@ fn keyed(objects: Vec<Value>) -> Objects {
     by_name
 }
 
-fn installed(images: &str, tag: &str) -> Objects {
-    keyed(manifests::objects(images, tag).unwrap())
+/// What `weft install` applies with these values.
+fn installed(values: Value) -> Objects {
+    keyed(manifests::objects(&Values::chart().unwrap().with(values).unwrap()).unwrap())
 }
 
 fn pod<'o>(objects: &'o Objects, kind: &str, name: &str) -> &'o Value {
@@ -114,15 +116,15 @@ fn the_kustomization_is_what_weft_installs() {
     let Some(mut command) = program("WEFT_KUBECTL", "kube", &["kubectl"]) else { return };
     let output = command.arg("kustomize").arg(repository().join("manifests")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_same(&keyed(parsed(&output.stdout)), &installed("localhost/weft", env!("CARGO_PKG_VERSION")));
+    assert_same(&keyed(parsed(&output.stdout)), &installed(json!({})));
 }
 
 #[test]
 fn the_chart_is_what_weft_installs() {
     let Some(objects) = rendered(&["--no-hooks"]) else { return };
-    assert_same(&objects, &installed("localhost/weft", env!("CARGO_PKG_VERSION")));
+    assert_same(&objects, &installed(json!({})));
     let objects = rendered(&["--no-hooks", "--set", "images=registry.example:5000/mesh,tag=v1.2.3"]).unwrap();
-    assert_same(&objects, &installed("registry.example:5000/mesh", "v1.2.3"));
+    assert_same(&objects, &installed(json!({ "images": "registry.example:5000/mesh", "tag": "v1.2.3" })));
 }
 
 #[test]
@@ -167,6 +169,57 @@ fn values_of_the_chart_change_what_they_name_and_nothing_else() {
     assert_eq!(cni["args"], json!(["cni-install", "--remove", "--stay"]));
     assert_eq!(named(&agent["volumes"], "cni-programs")["hostPath"]["path"], "/home/kubernetes/bin");
     assert_eq!(named(&agent["volumes"], "cni-configurations")["hostPath"]["path"], "/etc/cni/net.d");
+}
+
+/// `helm template` with these values in a file.
+fn with_file(values: &Value) -> Option<Output> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("values.yaml");
+    std::fs::write(&file, weft_manifest::write_plain(std::slice::from_ref(values)).unwrap()).unwrap();
+    helm(&["--no-hooks", "--values", file.to_str().unwrap()])
+}
+
+#[test]
+fn values_mean_the_same_to_helm_and_to_weft() {
+    for values in [
+        json!({ "tag": "v2", "pullPolicy": "Never", "pullSecrets": [{ "name": "a" }, { "name": "b" }] }),
+        json!({ "mtls": "strict", "trustDomain": "mesh.example", "clusterDomain": "a.b", "cluster": "east", "network": "n1" }),
+        json!({ "network": "n1", "cni": { "enabled": false, "configurations": "/c", "programs": "/p" } }),
+        json!({ "xdsServer": {
+            "replicas": 1, "nodeSelector": { "a": "b" }, "tolerations": [{ "key": "k", "operator": "Exists" }],
+            "resources": { "xds-server": { "limits": { "memory": "1Gi" } } },
+        } }),
+        json!({ "xdsServer": { "replicas": 3 }, "nodeAgent": {
+            "nodeSelector": { "kubernetes.io/os": "other", "mesh": "on" }, "tolerations": [{ "key": "k" }],
+            "resources": { "watch": { "requests": { "cpu": "1" } }, "cni": { "limits": { "cpu": 2 } } },
+        } }),
+    ] {
+        let Some(output) = with_file(&values) else { return };
+        assert!(output.status.success(), "{values}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_same(&keyed(parsed(&output.stdout)), &installed(values));
+    }
+}
+
+#[test]
+fn what_helm_refuses_weft_refuses() {
+    for values in [
+        json!({ "images": "" }),
+        json!({ "pullPolicy": "always" }),
+        json!({ "mtls": "off" }),
+        json!({ "trustDomain": "" }),
+        json!({ "cni": { "programs": "bin" } }),
+        json!({ "cni": { "enable": true } }),
+        json!({ "xdsServer": { "replicas": 0 } }),
+        json!({ "xdsServer": { "resources": { "server": {} } } }),
+        json!({ "nodeAgent": { "replicas": 1 } }),
+        json!({ "nodeAgent": { "tolerations": ["a"] } }),
+        json!({ "unknown": 1 }),
+    ] {
+        let problem = Values::chart().unwrap().with(values.clone()).map(drop).unwrap_err().to_string();
+        assert!(problem.starts_with("value "), "{problem}");
+        let Some(output) = with_file(&values) else { continue };
+        assert!(!output.status.success(), "{values}: {problem}");
+    }
 }
 
 #[test]

@@ -6,13 +6,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use weft_kubernetes::Cluster;
+use weft_manifest::write_plain;
+use weft_model::enrolment::MTLS_LABEL;
 
 use super::connect::with;
 use super::look::look;
-use super::manifests;
 use super::options::InstallOptions;
+use super::plan::{self, Plan};
+use super::values::{Mtls, given};
 use crate::format::Format;
 use crate::output;
+use crate::programs::choose::NAMESPACE;
 use crate::progress::{Done, Progress};
 
 /// How often a rollout is looked at.
@@ -20,39 +24,78 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A kind of ours is served within some 100 ms of its definition.
 const SERVED: Duration = Duration::from_secs(30);
 
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Into a cluster that may have it already.
+    Install,
+    /// What is there.
+    Upgrade,
+}
+
 /// Installs.
 ///
 /// # Errors
-/// The API server refuses, or it is not ready in time: says what to look at.
-pub fn run(options: &InstallOptions) -> anyhow::Result<ExitCode> {
-    let objects = manifests::objects(&options.images, &options.tag)?;
+/// A value cannot be, the API server refuses, or it is not ready in time: says what to look at.
+pub fn run(options: &InstallOptions, act: Act) -> anyhow::Result<ExitCode> {
+    let given = given(&options.values)?;
     if options.dry_run {
-        match options.output {
-            Format::Table => output::line(manifests::text(&options.images, &options.tag).trim_end())?,
-            Format::Json => output::json(&json!({ "apiVersion": "v1", "kind": "List", "items": objects }))?,
-        }
+        let plan = match act {
+            Act::Install => plan::alone(given)?,
+            Act::Upgrade => {
+                with(&options.cluster, |cluster| async move { plan::of(&cluster, given, options, act).await })?
+            }
+        };
+        print(&plan.objects, options.output)?;
         return Ok(ExitCode::SUCCESS);
     }
     let progress = Progress::begin(options.output);
     progress.end(with(&options.cluster, |cluster| async move {
-        for object in &objects {
-            cluster.apply(object).await?;
-            if object["kind"] == "CustomResourceDefinition" {
-                established(&cluster, object).await?;
-            }
+        let plan = plan::of(&cluster, given, options, act).await?;
+        if !plan.set.is_empty() {
+            progress.step("set", "values", &format!("set: {}", plan.set.join(" ")))?;
         }
-        let applied = format!("applied {} objects in weft-system and beside it", objects.len());
-        progress.step("applied", "weft-system", &applied)?;
-        for object in objects.iter().filter(|object| object["kind"] == "Deployment" || object["kind"] == "DaemonSet") {
+        apply(&cluster, &plan, progress).await?;
+        for object in plan.objects.iter().filter(|object| runs(object)) {
             rolled_out(&cluster, object, (progress, progress.begun() + options.timeout)).await?;
         }
+        plan.is_in_force(&cluster).await?;
         let message = format!(
             "Weft {} is installed ({:.0} s).\nNext: `weft enroll NAMESPACE --wait`, then `weft pods -A`.",
-            options.tag,
+            plan.values.tag(),
             progress.begun().elapsed().as_secs_f32()
         );
         Ok(Done { outcome: "installed", message })
     }))
+}
+
+fn print(objects: &[Value], output: Format) -> anyhow::Result<()> {
+    match output {
+        Format::Table => output::line(write_plain(objects).map_err(anyhow::Error::msg)?.trim_end()),
+        Format::Json => output::json(&json!({ "apiVersion": "v1", "kind": "List", "items": objects })),
+    }
+}
+
+fn runs(object: &Value) -> bool {
+    object["kind"] == "Deployment" || object["kind"] == "DaemonSet"
+}
+
+async fn apply(cluster: &Cluster, plan: &Plan, progress: Progress) -> anyhow::Result<()> {
+    for object in &plan.objects {
+        cluster.apply(object).await?;
+        if object["kind"] == "CustomResourceDefinition" {
+            established(cluster, object).await?;
+        }
+    }
+    for object in &plan.unwanted {
+        cluster.delete(object).await?;
+    }
+    if plan.values.mtls == Mtls::Permissive {
+        // Applying takes away what we have set; this takes it away whoever has set it.
+        cluster.label_namespace(NAMESPACE, MTLS_LABEL, None).await?;
+    }
+    let applied = format!("applied {} objects in {NAMESPACE} and beside it", plan.objects.len());
+    progress.step("applied", NAMESPACE, &applied)
 }
 
 async fn established(cluster: &Cluster, definition: &Value) -> anyhow::Result<()> {

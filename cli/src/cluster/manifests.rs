@@ -1,7 +1,9 @@
-//! What is installed: the same files that `kubectl apply -k manifests` takes, within this program.
+//! What is installed: the same files that `kubectl apply -k manifests` takes, within this program, with the values in them.
 
 use anyhow::Context;
 use serde_json::Value;
+
+use super::values::{Values, render};
 
 /// In the order in which they must come.
 const FILES: [(&str, &str); 6] = [
@@ -16,22 +18,20 @@ const FILES: [(&str, &str); 6] = [
 /// What takes the CNI plugin off all nodes.
 const REMOVER: &str = include_str!("../../../manifests/remove-cni.yaml");
 
-/// How the files name our images.
-const IMAGES: &str = "localhost/weft/";
-
-/// All files as one text, with these images.
-#[must_use]
-pub fn text(images: &str, tag: &str) -> String {
-    let files = FILES.iter().map(|(name, text)| format!("# {name}\n{}", with_images(text, images, tag)));
-    files.collect::<Vec<_>>().join("---\n")
-}
-
-/// The same as objects, labelled as the kustomization labels them.
+/// The objects of `manifests/base`, labelled as the kustomization labels them.
 ///
 /// # Errors
 /// A file of ours is broken.
-pub fn objects(images: &str, tag: &str) -> anyhow::Result<Vec<Value>> {
-    parsed(&text(images, tag))
+pub fn base() -> anyhow::Result<Vec<Value>> {
+    parsed(&FILES.map(|(_name, text)| text).join("---\n"))
+}
+
+/// What is installed with these values.
+///
+/// # Errors
+/// A file of ours is broken.
+pub fn objects(values: &Values) -> anyhow::Result<Vec<Value>> {
+    Ok(render(base()?, values, &Values::chart()?))
 }
 
 fn parsed(text: &str) -> anyhow::Result<Vec<Value>> {
@@ -72,33 +72,17 @@ pub fn plugin_remover(agents: &Value) -> anyhow::Result<Value> {
     Ok(remover)
 }
 
-/// All objects, for whoever asks only for their names.
-///
-/// # Errors
-/// A file of ours is broken.
-pub fn known() -> anyhow::Result<Vec<Value>> {
-    objects("localhost/weft", env!("CARGO_PKG_VERSION"))
-}
-
-fn with_images(text: &str, images: &str, tag: &str) -> String {
-    let line = |line: &str| match line.split_once(IMAGES) {
-        Some((before, image)) if before.trim_end().ends_with("image:") => {
-            let name = image.split(':').next().unwrap_or_default();
-            format!("{before}{images}/{name}:{tag}\n")
-        }
-        _ => format!("{line}\n"),
-    };
-    text.lines().map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{known, plugin_remover, text};
+    use super::{base, objects, plugin_remover};
+    use crate::cluster::values::Values;
 
     #[test]
     fn every_image_is_the_one_that_was_asked_for() {
-        let text = text("registry.example:5000/mesh", "1.2.3");
-        let images: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+        let values = serde_json::json!({ "images": "registry.example:5000/mesh", "tag": "1.2.3" });
+        let objects = objects(&Values::chart().unwrap().with(values).unwrap()).unwrap();
+        let pods = objects.iter().filter_map(|object| object["spec"]["template"]["spec"]["containers"].as_array());
+        let images: Vec<&str> = pods.flatten().filter_map(|container| container["image"].as_str()).collect();
         assert!(images.len() >= 4, "{images:?}");
         for image in images {
             assert!(image.starts_with("registry.example:5000/mesh/") && image.ends_with(":1.2.3"), "{image}");
@@ -107,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_plugin_goes_with_the_image_and_from_the_directories_that_are_there() {
-        let mut agents = known().unwrap().pop().unwrap();
+        let mut agents = base().unwrap().pop().unwrap();
         let there = &mut agents["spec"]["template"]["spec"];
         there["containers"][0]["image"] = "registry/agent:1".into();
         there["imagePullSecrets"] = serde_json::json!([{ "name": "registry" }]);
@@ -137,7 +121,7 @@ mod tests {
 
     #[test]
     fn all_objects_are_there_and_what_others_need_comes_first() {
-        let objects = known().unwrap();
+        let objects = base().unwrap();
         let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
         assert_eq!(&kinds[..2], ["Namespace", "CustomResourceDefinition"]);
         assert_eq!(kinds.last(), Some(&"DaemonSet"));

@@ -2,7 +2,8 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`manifests`] | what is installed, as text and as objects (pure) |
+//! | [`manifests`], [`values`] | what is installed, and what of it can be set |
+//! | `plan` | the values of an installation: what is there, and what is given |
 //! | [`install`], [`uninstall`] | put it there, take it away, with progress |
 //! | [`rollout`], `look` | whether a Deployment or DaemonSet is as it shall be (pure); what is asked for that |
 //! | [`enroll`] | a namespace in, and out |
@@ -17,7 +18,9 @@ pub mod install;
 mod look;
 pub mod manifests;
 pub mod options;
+mod plan;
 pub mod pods;
 pub mod rollout;
 pub mod rotate;
 pub mod uninstall;
+pub mod values;

@@ -24,13 +24,11 @@ pub struct InstallOptions {
     /// Shared options.
     #[command(flatten)]
     pub cluster: ClusterOptions,
-    /// Where the images are.
-    #[arg(long, default_value = "localhost/weft", value_name = "REGISTRY/PATH")]
-    pub images: String,
-    /// The images' tag.
-    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
-    pub tag: String,
-    /// Print the YAML (with -o json: a List of the objects), and do nothing.
+    /// What is set.
+    #[command(flatten)]
+    pub values: ValueOptions,
+    /// Print the YAML (with -o json: a List of the objects), and do nothing. `install` asks no cluster for it; `upgrade` does, for
+    /// the values that it has.
     #[arg(long)]
     pub dry_run: bool,
     /// How long to wait until everything is ready.
@@ -39,6 +37,26 @@ pub struct InstallOptions {
     /// How to print: json is one object in each line, steps and at last the outcome.
     #[arg(long, short = 'o', value_enum, default_value = "table")]
     pub output: Format,
+}
+
+/// What is set of an installation: the values of the Helm chart (manifests/helm/values.yaml), by the same names.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ValueOptions {
+    /// Where the images are (value images). At first localhost/weft.
+    #[arg(long, value_name = "REGISTRY/PATH")]
+    pub images: Option<String>,
+    /// The images' tag (value tag), if not the version of this program.
+    #[arg(long)]
+    pub tag: Option<String>,
+    /// A file of values, as for Helm. Of several, the last one is in force.
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub values: Vec<PathBuf>,
+    /// A single value, in YAML; goes before those of files. null: as the chart has it. Once for each.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// What is not given is as the chart has it. Else it stays as it is in the cluster, whoever set it.
+    #[arg(long)]
+    pub reset_values: bool,
 }
 
 /// Options of `weft uninstall`.

@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// # Errors
 /// Namespaces are enrolled and may not be taken out, or something is still there in the end.
 pub fn run(options: &UninstallOptions) -> anyhow::Result<ExitCode> {
-    let objects = manifests::known()?;
+    let objects = manifests::base()?;
     let progress = Progress::begin(options.output);
     progress.end(with(&options.cluster, |cluster| async move {
         let end = progress.begun() + options.timeout;

@@ -14,7 +14,7 @@ use crate::client::Client;
 const MANAGER: &str = "weft";
 
 /// Kinds that are installed or looked at: group and version, kind, plural, whether in a namespace.
-const KINDS: [(&str, &str, &str, bool); 18] = [
+const KINDS: [(&str, &str, &str, bool); 19] = [
     ("v1", "Namespace", "namespaces", false),
     ("v1", "Node", "nodes", false),
     ("v1", "Pod", "pods", true),
@@ -33,6 +33,7 @@ const KINDS: [(&str, &str, &str, bool); 18] = [
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", false),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", false),
     ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", false),
+    ("crd.projectcalico.org/v1", "FelixConfiguration", "felixconfigurations", false),
 ];
 
 /// The API server refused, or cannot be reached.

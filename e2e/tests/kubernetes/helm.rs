@@ -1,5 +1,5 @@
-//! The chart, by the real Helm ($WEFT_HELM, which `make e2e` sets) on the local cluster: what is there is taken over, upgraded, taken
-//! away, and installed anew. Elsewhere it says so and proves nothing: it takes the mesh of the whole cluster away.
+//! The chart, by the real Helm ($WEFT_HELM, which `make e2e` sets) on the local cluster: what is there is taken over, upgraded (also by
+//! `weft`, which leaves what Helm has set), taken away, and installed anew. Elsewhere it says so and proves nothing: it takes the mesh of the whole cluster away.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use weft_testkit::wait;
 
 use crate::local::{cluster, run as on_cluster};
+use crate::operator::weft;
 use crate::stage::{DEADLINE, Load, Stage, run};
 use crate::{alone, shop};
 
@@ -81,6 +82,23 @@ fn left(local: &[String]) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// `weft upgrade`.
+fn upgrade(words: &[&str]) -> Result<()> {
+    let output = weft(&[&["upgrade"], words].concat())?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// How many replicas the control plane shall have.
+fn replicas() -> Result<String> {
+    run(&["-n", "weft-system", "get", "deployment/weft-xds-server", "-o", "jsonpath={.spec.replicas}"], "")
+}
+
+/// The names of disruption budgets.
+fn budgets() -> Result<String> {
+    run(&["-n", "weft-system", "get", "poddisruptionbudgets", "-o", "name"], "")
+}
+
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn helm_takes_over_upgrades_and_uninstalls_and_nothing_is_left() -> Result<()> {
@@ -92,6 +110,17 @@ fn helm_takes_over_upgrades_and_uninstalls_and_nothing_is_left() -> Result<()> {
     stage.enroll()?;
     let load = Load::start(&stage, "http://web/")?;
     helm.upgrade("xdsServer.replicas=3")?;
+    load.more(50)?;
+    upgrade(&[])?;
+    assert_eq!(replicas()?, "3", "what Helm has set stays set");
+    upgrade(&["--set", "xdsServer.replicas=1"])?;
+    assert_eq!(replicas()?, "1");
+    assert_eq!(budgets()?, "", "one replica can keep none");
+    let check = weft(&["check"])?;
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    upgrade(&["--set", "xdsServer.replicas=null"])?;
+    assert_eq!(replicas()?, "2", "as the chart has it");
+    assert_ne!(budgets()?, "");
     load.more(50)?;
     load.end()?;
 
@@ -111,6 +140,9 @@ fn helm_takes_over_upgrades_and_uninstalls_and_nothing_is_left() -> Result<()> {
         if left.is_empty() { Ok(()) } else { Err(anyhow::anyhow!("{left:?}")) }
     })?;
     assert_eq!(stage.call("http://web/")?, "200", "without a mesh");
+    let refused = weft(&["upgrade"])?;
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && words.contains("`weft install`"), "there is nothing to upgrade: {words}");
     // New pods start: no plugin asks for an agent.
     stage.kubectl(&["scale", "deployment/web", "--replicas=3"])?;
     stage.rolled_out("web")?;

@@ -33,6 +33,12 @@ pub(crate) fn run(cluster: &[String], arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// By address, not by name: a mesh does not answer for the cluster's DNS.
+fn load_by_address(stage: &Stage) -> Result<Load<'_>> {
+    let address = stage.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+    Load::start(stage, &format!("http://{address}/"))
+}
+
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn the_api_server_is_away_and_comes_back_and_no_call_fails() -> Result<()> {
@@ -40,9 +46,7 @@ fn the_api_server_is_away_and_comes_back_and_no_call_fails() -> Result<()> {
     let _alone = alone();
     let stage = shop("api-away")?;
     stage.enroll()?;
-    // By address: a mesh does not answer for the cluster's DNS.
-    let address = stage.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
-    let load = Load::start(&stage, &format!("http://{address}/"))?;
+    let load = load_by_address(&stage)?;
     run(&cluster, &["stop", "apiserver"])?;
     wait::pause(AWAY);
     run(&cluster, &["resume"])?;
@@ -88,8 +92,7 @@ fn services_go_on_when_nothing_is_heard_of_any_of_their_nodes() -> Result<()> {
     let _alone = alone();
     let stage = shop("silent")?;
     stage.enroll()?;
-    let address = stage.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
-    let load = Load::start(&stage, &format!("http://{address}/"))?;
+    let load = load_by_address(&stage)?;
     let ready = || {
         let slices = ["endpointslices", "-l", "kubernetes.io/service-name=web"];
         stage.words(&slices, "{.items[*].endpoints[*].conditions.ready}")

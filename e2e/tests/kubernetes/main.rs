@@ -2,6 +2,7 @@
 //! `make e2e` brings up a cluster where there is none. Ignored otherwise: a person's $KUBECONFIG may be of a cluster that is in use.
 
 mod agents_away;
+mod before;
 mod helm;
 mod kept;
 mod lifecycle;

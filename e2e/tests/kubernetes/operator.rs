@@ -12,7 +12,8 @@ use crate::local::cluster;
 use crate::stage::{DEADLINE, Stage, Stream, run};
 use crate::{alone, among_others, shop};
 
-fn weft(words: &[&str]) -> Result<Output> {
+/// `weft` with these words.
+pub(crate) fn weft(words: &[&str]) -> Result<Output> {
     Ok(Command::new(binary("weft")?).args(words).env_remove("WEFT_ADMIN").output()?)
 }
 

@@ -1,7 +1,7 @@
 //! What every test of this folder needs: back ends that work here, a captured pod, sockets with deadlines.
 
 use std::{
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     path::Path,
@@ -132,6 +132,14 @@ pub(crate) fn connect(pod: &Pod, to: SocketAddr, limit: Duration) -> io::Result<
 
 pub(crate) fn listen(pod: &Pod, family: Family, port: u16) -> TcpListener {
     pod.run(|| TcpListener::bind(address(pod, family, port))).unwrap().unwrap()
+}
+
+/// What one end says, the other hears.
+pub(crate) fn says(one: &mut TcpStream, other: &mut TcpStream) {
+    let mut heard = [0; 2];
+    one.write_all(b"hi").unwrap();
+    other.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"hi");
 }
 
 pub(crate) fn refused(outcome: io::Result<TcpStream>) -> bool {

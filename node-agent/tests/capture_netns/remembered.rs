@@ -20,7 +20,7 @@ use weft_testkit::{
     netns::{Lab, Pod},
 };
 
-use crate::equipment::{Captured, DEADLINE, FAMILIES, accept, address, installers, listen};
+use crate::equipment::{Captured, DEADLINE, FAMILIES, accept, address, installers, listen, says};
 
 const CLIENT_PORT: u16 = 40_001;
 
@@ -35,13 +35,6 @@ fn call(from: &Pod, to: SocketAddr, limit: Duration) -> std::io::Result<TcpStrea
         Ok(socket.into())
     })
     .unwrap()
-}
-
-fn says(one: &mut TcpStream, other: &mut TcpStream) {
-    let mut heard = [0; 2];
-    one.write_all(b"hi").unwrap();
-    other.read_exact(&mut heard).unwrap();
-    assert_eq!(&heard, b"hi");
 }
 
 /// Closed by the server before the pod joins, and by the client afterwards: of the whole connection conntrack sees the last packet alone, and

@@ -21,7 +21,7 @@ use weft_testkit::{
     netns::{Lab, Pod},
 };
 
-use crate::equipment::{Captured, DEADLINE, FAMILIES, accept, address, connect, installers, listen};
+use crate::equipment::{Captured, DEADLINE, FAMILIES, accept, address, connect, installers, listen, says};
 
 /// A connection from one pod to another; the listener stays open.
 fn pair(from: &Pod, to: &Pod, family: Family, port: u16) -> (TcpStream, TcpStream, std::net::TcpListener) {
@@ -29,13 +29,6 @@ fn pair(from: &Pod, to: &Pod, family: Family, port: u16) -> (TcpStream, TcpStrea
     let client = connect(from, address(to, family, port), DEADLINE).unwrap();
     let (server, _) = accept(&listener, DEADLINE).unwrap();
     (client, server, listener)
-}
-
-fn says(one: &mut TcpStream, other: &mut TcpStream) {
-    let mut heard = [0; 2];
-    one.write_all(b"hi").unwrap();
-    other.read_exact(&mut heard).unwrap();
-    assert_eq!(&heard, b"hi");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::seen::{Agent, Asked, Installed, Leader, Node, Plugin, Seen};
 use crate::cluster::look::look;
 use crate::cluster::manifests;
 use crate::cluster::pods::rows;
+use crate::cluster::values::{Values, kept};
 use crate::programs::ask::{each, found};
 use crate::programs::choose::{NAMESPACE, Program, Role};
 use crate::programs::many::many;
@@ -80,25 +81,30 @@ impl Noticed {
     }
 }
 
+/// What is installed, against what its own values want.
 async fn installed(cluster: &Cluster, noticed: &mut Noticed) -> anyhow::Result<Installed> {
-    let mut installed = Installed::default();
-    for object in manifests::known()? {
-        let what = format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
-        installed.count += 1;
-        let Some(found) = noticed.allowed(&what, cluster.read(&object).await)? else { continue };
-        let Some(now) = found else {
-            installed.absent.push(what);
-            continue;
-        };
-        if object["kind"] == "Deployment" || object["kind"] == "DaemonSet" {
-            let missing = look(cluster, &now).await?;
-            installed.unfinished.extend(missing.map(|missing| (what, missing)));
-        }
-        if object["kind"] == "DaemonSet" {
-            noticed.agents = Some(now);
+    let base = manifests::base()?;
+    let (mut live, mut absent) = (Vec::new(), Vec::new());
+    for object in &base {
+        match noticed.allowed(&named(object), cluster.read(object).await)? {
+            Some(Some(now)) => live.push(now),
+            Some(None) => absent.push(named(object)),
+            None => {}
         }
     }
-    Ok(installed)
+    let wanted = manifests::objects(&kept(&live, &base, &Values::chart()?))?;
+    absent.retain(|name| wanted.iter().any(|object| named(object) == *name));
+    let mut unfinished = Vec::new();
+    for now in live.iter().filter(|now| now["kind"] == "Deployment" || now["kind"] == "DaemonSet") {
+        let missing = look(cluster, now).await?;
+        unfinished.extend(missing.map(|missing| (named(now), missing)));
+    }
+    noticed.agents = live.into_iter().find(|now| now["kind"] == "DaemonSet");
+    Ok(Installed { count: wanted.len(), absent, unfinished })
+}
+
+fn named(object: &Value) -> String {
+    format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]))
 }
 
 async fn leader(cluster: &Cluster, noticed: &mut Noticed) -> anyhow::Result<Leader> {
@@ -227,7 +233,7 @@ mod tests {
 
     #[test]
     fn agents_as_we_install_them_put_the_plugin_there_and_those_that_are_told_to_keep_it_away() {
-        let mut set = manifests::known().unwrap().pop().unwrap();
+        let mut set = manifests::base().unwrap().pop().unwrap();
         assert!(keeps_plugin(&set));
         let containers = set["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap();
         let cni = containers.iter_mut().find(|container| container["name"] == "cni").unwrap();

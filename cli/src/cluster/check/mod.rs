@@ -4,12 +4,13 @@
 //! |---|---|
 //! | [`finding`] | one thing that was looked at, and whether it is as it should be |
 //! | [`seen`] | what is looked at, as values |
-//! | `gather`, `proxy` | ask the API server and the programs for it |
+//! | `gather`, `proxy`, `cni` | ask the API server and the programs for it |
 //! | [`plane`], [`node`], [`pods`], [`certificates`] | what of it is a finding (pure) |
 //! | [`pre`] | the same for a cluster without Weft |
 //! | [`run`], `print` | the command |
 
 pub mod certificates;
+mod cni;
 pub mod finding;
 mod gather;
 pub mod node;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use weft_kubernetes::Cluster;
 
+use super::cni;
 use super::finding::Finding;
 use super::proxy::modes;
 
@@ -36,6 +37,7 @@ pub(super) async fn look(cluster: &Cluster) -> anyhow::Result<Vec<Finding>> {
     findings.extend(nodes.iter().map(node));
     let names: Vec<String> = nodes.iter().map(|node| text(&node["metadata"]["name"]).to_owned()).collect();
     findings.extend(kube_proxy(&modes(cluster, &names).await));
+    findings.extend(cni::findings(&cni::gather(cluster).await, &nodes));
     for (verb, group, resource) in RIGHTS {
         let place = format!("right to {verb} {resource}");
         findings.push(match cluster.may(verb, group, resource).await? {
