@@ -123,7 +123,7 @@ mod tests {
     fn all_objects_are_there_and_what_others_need_comes_first() {
         let objects = base().unwrap();
         let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
-        assert_eq!(&kinds[..2], ["Namespace", "CustomResourceDefinition"]);
+        assert_eq!(&kinds[..3], ["Namespace", "ResourceQuota", "CustomResourceDefinition"]);
         assert_eq!(kinds.last(), Some(&"DaemonSet"));
         assert!(objects.iter().all(|object| object["metadata"]["labels"]["app.kubernetes.io/part-of"] == "weft"));
         let images = include_str!("../../../manifests/kustomization.yaml");

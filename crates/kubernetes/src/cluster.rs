@@ -14,13 +14,14 @@ use crate::client::Client;
 const MANAGER: &str = "weft";
 
 /// Kinds that are installed or looked at: group and version, kind, plural, whether in a namespace.
-const KINDS: [(&str, &str, &str, bool); 19] = [
+const KINDS: [(&str, &str, &str, bool); 20] = [
     ("v1", "Namespace", "namespaces", false),
     ("v1", "Node", "nodes", false),
     ("v1", "Pod", "pods", true),
     ("v1", "Service", "services", true),
     ("v1", "ServiceAccount", "serviceaccounts", true),
     ("v1", "ConfigMap", "configmaps", true),
+    ("v1", "ResourceQuota", "resourcequotas", true),
     ("apps/v1", "Deployment", "deployments", true),
     ("apps/v1", "DaemonSet", "daemonsets", true),
     ("coordination.k8s.io/v1", "Lease", "leases", true),

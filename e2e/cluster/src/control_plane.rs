@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::plan::Plan;
 use crate::started::Started;
+use crate::texts;
 use crate::wait;
 
 /// The API server is there 4 to 8 s after its start on two busy cores.
@@ -16,11 +17,15 @@ const READY: Duration = Duration::from_secs(90);
 /// In the order of their start; they end the other way round.
 pub const PARTS: [&str; 4] = ["etcd", "apiserver", "controller-manager", "scheduler"];
 
+/// What limits pods to namespaces.
+const ADMISSION: &str = "admission.json";
+
 /// Starts what does not run, and waits until the API server is ready.
 ///
 /// # Errors
 /// A program cannot be started, or is not ready in time.
 pub fn start(plan: &Plan) -> Result<()> {
+    std::fs::write(plan.own(ADMISSION), texts::admission().to_string())?;
     for part in PARTS {
         if process(plan, part).alive().is_none() {
             let netns = format!("--net=/run/netns/{}", plan.bridge_netns());
@@ -91,6 +96,7 @@ fn api_server(plan: &Plan) -> Vec<String> {
         ("service-cluster-ip-range", plan.service_ranges()),
         ("authorization-mode", "Node,RBAC".to_owned()),
         ("enable-admission-plugins", "NodeRestriction".to_owned()),
+        ("admission-control-config-file", plan.own(ADMISSION).display().to_string()),
         ("allow-privileged", "true".to_owned()),
         ("tls-cert-file", pki("apiserver.pem")),
         ("tls-private-key-file", pki("apiserver.key")),

@@ -17,8 +17,9 @@ const KERNEL: (u32, u32) = (5, 4);
 /// What to do where kube-proxy runs in another mode.
 pub(super) const TRIED: &str = "iptables and nftables are the modes that Weft's tests run with (docs/kubernetes.md)";
 /// What installing does, in verbs.
-const RIGHTS: [(&str, &str, &str); 7] = [
+const RIGHTS: [(&str, &str, &str); 8] = [
     ("create", "", "namespaces"),
+    ("create", "", "resourcequotas"),
     ("create", "apps", "daemonsets"),
     ("create", "apps", "deployments"),
     ("create", "apiextensions.k8s.io", "customresourcedefinitions"),
