@@ -20,7 +20,10 @@ use super::{
     status::StatusHandle,
 };
 use crate::{
-    handover::server::{BindError, HandoverServer, HandoverSettings},
+    handover::{
+        message::worker_count,
+        server::{BindError, HandoverServer, HandoverSettings},
+    },
     limits,
     pods::roster::ReleasePatience,
 };
@@ -72,7 +75,7 @@ pub struct CaptureOptions {
     #[arg(long)]
     pub succeed: bool,
     /// Workers to make listeners for until a proxy says how many it has.
-    #[arg(long, default_value_t = 1, value_name = "COUNT")]
+    #[arg(long, default_value_t = 1, value_parser = worker_count, value_name = "COUNT")]
     pub initial_workers: usize,
     /// How long plaintext connections of a joining pod may go on (permissive mode).
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration, value_name = "DURATION")]
@@ -122,7 +125,7 @@ impl CaptureOptions {
             cni_socket: self.cni_socket.clone(),
             kubelet,
             xtables_lock: self.xtables_lock.clone(),
-            workers: self.initial_workers.clamp(1, crate::handover::message::MAX_WORKERS),
+            workers: self.initial_workers,
             enrol_deadline: self.enrol_deadline,
             settle: self.settle,
             on_failure: self.on_capture_failure,

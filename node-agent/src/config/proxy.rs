@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
 
 use super::control_plane::ControlPlaneOptions;
 use super::ejection::EjectionOptions;
-use crate::handover::message::MAX_WORKERS;
+use crate::handover::message::worker_count;
 use crate::limits::Ceiling;
 use crate::sandbox::{Mode, Readable};
 use crate::telemetry::LogFormat;
@@ -21,7 +20,7 @@ pub struct ProxyOptions {
     pub control_plane: ControlPlaneOptions,
     /// Data workers, 1 to 40. Default: as many as processors, at most 4: few workers batch better, and each more costs
     /// memory (`docs/performance.md`).
-    #[arg(long, env = "WEFT_WORKERS", value_parser = worker_counts(), value_name = "COUNT")]
+    #[arg(long, env = "WEFT_WORKERS", value_parser = worker_count, value_name = "COUNT")]
     pub workers: Option<usize>,
     /// Admin pages; this machine only.
     #[arg(long, default_value = "127.0.0.1:15000", value_name = "ADDRESS")]
@@ -87,9 +86,4 @@ impl ProxyOptions {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         self.workers.unwrap_or(processors.clamp(1, DEFAULT_LIMIT))
     }
-}
-
-/// What the handover can carry ([`MAX_WORKERS`]); another number is refused, not bent.
-fn worker_counts() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=MAX_WORKERS as u64)
 }

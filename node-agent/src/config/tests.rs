@@ -23,12 +23,14 @@ fn run_takes_the_options_of_both_halves() {
 }
 
 #[rstest]
-#[case("0")]
-#[case("41")]
-fn not_numbers_of_workers(#[case] count: &str) {
-    let words = ["weft-node-agent", "proxy", "--node", "a", "--workers", count];
-    let error = Arguments::try_parse_from(words).unwrap_err().to_string();
-    assert!(error.contains("--workers") && error.contains("1..=40"), "{error}");
+#[case("proxy --workers")]
+#[case("capture --source dir:/x --initial-workers")]
+fn not_numbers_of_workers(#[case] half: &str) {
+    for count in ["0", "41", "-1", "many"] {
+        let words = format!("weft-node-agent {half}={count} --node a");
+        let error = Arguments::try_parse_from(words.split(' ')).unwrap_err().to_string();
+        assert!(error.contains("workers") && error.contains("1 to 40"), "{error}");
+    }
 }
 
 #[rstest]

@@ -21,6 +21,15 @@ pub const MAX_DESCRIPTORS: usize = 253;
 /// Data workers of one proxy: six listeners for each must fit into one record (`6 * 42 = 252`), rounded down.
 pub const MAX_WORKERS: usize = 40;
 
+/// A number of workers on a command line.
+///
+/// # Errors
+/// It is none that the handover can carry: refused, not bent.
+pub fn worker_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=MAX_WORKERS).contains(count));
+    count.ok_or_else(|| format!("expected 1 to {MAX_WORKERS}"))
+}
+
 /// Sockets of one request: more are asked for again, so that one pod cannot starve the others of descriptors.
 pub const MAX_SOCKETS: usize = 64;
 
