@@ -120,6 +120,22 @@ fn the_kustomization_is_what_weft_installs() {
 }
 
 #[test]
+fn what_a_dry_run_prints_is_what_kubectl_reads() {
+    let values = json!({ "network": "Yes", "nodeAgent": { "nodeSelector": { "mesh": "on", "zone": "0x10" } } });
+    let arguments = values.as_object().unwrap().iter().map(|(key, value)| format!("--set={key}={value}"));
+    let printed =
+        Command::new(env!("CARGO_BIN_EXE_weft")).args(["install", "--dry-run"]).args(arguments).output().unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("weft.yaml"), printed.stdout).unwrap();
+    std::fs::write(folder.path().join("kustomization.yaml"), "resources: [weft.yaml]\n").unwrap();
+    let Some(mut command) = program("WEFT_KUBECTL", "kube", &["kubectl"]) else { return };
+    let output = command.arg("kustomize").arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_same(&keyed(parsed(&output.stdout)), &installed(values));
+}
+
+#[test]
 fn the_chart_is_what_weft_installs() {
     let Some(objects) = rendered(&["--no-hooks"]) else { return };
     assert_same(&objects, &installed(json!({})));
@@ -175,7 +191,7 @@ fn values_of_the_chart_change_what_they_name_and_nothing_else() {
 fn with_file(values: &Value) -> Option<Output> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("values.yaml");
-    std::fs::write(&file, weft_manifest::write_plain(std::slice::from_ref(values)).unwrap()).unwrap();
+    std::fs::write(&file, weft_manifest::write_plain(std::slice::from_ref(values))).unwrap();
     helm(&["--no-hooks", "--values", file.to_str().unwrap()])
 }
 

@@ -71,7 +71,7 @@ pub fn run(options: &InstallOptions, act: Act) -> anyhow::Result<ExitCode> {
 
 fn print(objects: &[Value], output: Format) -> anyhow::Result<()> {
     match output {
-        Format::Table => output::line(write_plain(objects).map_err(anyhow::Error::msg)?.trim_end()),
+        Format::Table => output::line(write_plain(objects).trim_end()),
         Format::Json => output::json(&json!({ "apiVersion": "v1", "kind": "List", "items": objects })),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use weft_testkit::wait;
 
-use crate::stage::{self, DEADLINE, Load};
+use crate::stage::{self, DEADLINE, Load, Stage};
 use crate::{alone, shop};
 
 /// Longer than a watch, a probe or a lease may be late; agents and control plane have to live with it.

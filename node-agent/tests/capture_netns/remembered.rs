@@ -2,7 +2,7 @@
 //! (`docs/decisions/0029-what-conntrack-remembers.md`).
 
 use std::{
-    io::{Read, Write},
+    io::Read,
     net::{SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };

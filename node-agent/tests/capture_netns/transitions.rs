@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, Read},
     net::TcpStream,
 };
 

@@ -90,11 +90,11 @@ mod tests {
             file("b.yaml", "# only\ncni: {programs: /b}\nimages: there\n"),
             file("empty.yaml", "# nothing\n"),
         ];
-        let set = vec!["cni.configurations=/c".to_owned(), "tag=two".to_owned()];
+        let set = ["cni.configurations=/c", "tag=two", "network=null"].map(str::to_owned).to_vec();
         let options = ValueOptions { values, set, tag: Some("three".to_owned()), ..ValueOptions::default() };
         assert_eq!(
             given(&options).unwrap(),
-            json!({ "tag": "three", "images": "there", "cni": { "programs": "/b", "enabled": false, "configurations": "/c" } })
+            json!({ "tag": "three", "images": "there", "network": null, "cni": { "programs": "/b", "enabled": false, "configurations": "/c" } })
         );
     }
 

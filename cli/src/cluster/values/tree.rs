@@ -2,23 +2,23 @@
 
 use serde_json::{Map, Value};
 
-/// What is in both as maps is laid over each other key by key, else what comes later is in force; null takes a key away.
+/// What is in both as maps is laid over each other key by key, else what comes later is in force, null too.
 pub(super) fn lay_over(base: &mut Value, over: Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
-                if value.is_null() {
-                    base.remove(&key);
-                } else {
-                    lay_over(base.entry(key).or_insert(Value::Null), value);
-                }
+                lay_over(base.entry(key).or_insert(Value::Null), value);
             }
         }
-        (base, Value::Object(over)) => {
-            *base = Value::Object(Map::new());
-            lay_over(base, Value::Object(over));
-        }
         (base, over) => *base = over,
+    }
+}
+
+/// Takes away the keys that are null.
+pub(super) fn without_null(tree: &mut Value) {
+    if let Value::Object(map) = tree {
+        map.retain(|_, value| !value.is_null());
+        map.values_mut().for_each(without_null);
     }
 }
 
@@ -82,17 +82,24 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    use super::{at, differences, lay_over, path};
+    use super::{at, differences, lay_over, path, without_null};
 
     #[rstest]
     #[case(json!({ "a": 1, "b": { "c": 2 } }), json!({ "b": { "d": 3 } }), json!({ "a": 1, "b": { "c": 2, "d": 3 } }))]
     #[case(json!({ "a": [1, 2] }), json!({ "a": [3] }), json!({ "a": [3] }))]
-    #[case(json!({ "a": { "b": 1, "c": 2 } }), json!({ "a": { "b": null } }), json!({ "a": { "c": 2 } }))]
-    #[case(json!({ "a": 1 }), json!({ "a": { "b": { "c": null, "d": 1 } } }), json!({ "a": { "b": { "d": 1 } } }))]
+    #[case(json!({ "a": { "b": 1, "c": 2 } }), json!({ "a": { "b": null } }), json!({ "a": { "b": null, "c": 2 } }))]
+    #[case(json!({ "a": 1 }), json!({ "a": { "b": { "c": 1 } } }), json!({ "a": { "b": { "c": 1 } } }))]
     #[case(json!({ "a": 1 }), json!({}), json!({ "a": 1 }))]
     fn one_over_the_other(#[case] mut base: Value, #[case] over: Value, #[case] expected: Value) {
         lay_over(&mut base, over);
         assert_eq!(base, expected);
+    }
+
+    #[test]
+    fn null_is_nothing() {
+        let mut tree = json!({ "a": null, "b": { "c": null, "d": [null] }, "e": 1 });
+        without_null(&mut tree);
+        assert_eq!(tree, json!({ "b": { "d": [null] }, "e": 1 }));
     }
 
     #[rstest]
@@ -122,6 +129,7 @@ mod tests {
             let (keys, value) = one.split_once('=').unwrap();
             lay_over(&mut again, at(&path(keys).unwrap(), weft_manifest::read_plain(value).unwrap()));
         }
+        without_null(&mut again);
         assert_eq!(again, new);
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use weft_manifest::read_plain;
 
-use super::tree::lay_over;
+use super::tree::{lay_over, without_null};
 
 /// What the chart says, and what it says it with.
 const CHART: &str = include_str!("../../../../manifests/helm/values.yaml");
@@ -136,6 +136,7 @@ impl Values {
     pub fn with(&self, given: Value) -> anyhow::Result<Self> {
         let mut tree = serde_json::to_value(self)?;
         lay_over(&mut tree, given);
+        without_null(&mut tree);
         let mut whole = chart()?;
         lay_over(&mut whole, tree);
         Self::of(whole)
