@@ -8,7 +8,7 @@ use weft_kubernetes::Cluster;
 use super::install::Act;
 use super::manifests;
 use super::options::InstallOptions;
-use super::values::{Values, differences, kept};
+use super::values::{Values, differences, kept, placed};
 
 /// What shall be there.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Plan {
 /// # Errors
 /// A value that cannot be.
 pub(super) fn alone(given: Value) -> anyhow::Result<Plan> {
-    plan(None, given, false)
+    plan(&[], given, false)
 }
 
 /// For this cluster.
@@ -36,35 +36,36 @@ pub(super) fn alone(given: Value) -> anyhow::Result<Plan> {
 /// # Errors
 /// A value that cannot be, or cannot be any more; nothing is there to be upgraded; the API server does not say what there is.
 pub(super) async fn of(cluster: &Cluster, given: Value, options: &InstallOptions, act: Act) -> anyhow::Result<Plan> {
-    let current = current(cluster).await?;
-    if current.is_none() && act == Act::Upgrade {
+    let live = live(cluster).await?;
+    if live.is_empty() && act == Act::Upgrade {
         bail!("Weft is not installed in this cluster; `weft install` does that");
     }
-    plan(current, given, options.values.reset_values)
+    plan(&live, given, options.values.reset_values)
 }
 
-/// The values of the cluster, if Weft is there.
-async fn current(cluster: &Cluster) -> anyhow::Result<Option<Values>> {
-    let base = manifests::base()?;
+/// What says which values a cluster has; nothing where Weft is not there.
+async fn live(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
     let mut live = Vec::new();
-    for object in
-        base.iter().filter(|object| ["Namespace", "Deployment", "DaemonSet"].map(Value::from).contains(&object["kind"]))
-    {
-        live.extend(cluster.read(object).await?);
+    for object in manifests::base()? {
+        if ["Namespace", "Deployment", "DaemonSet"].iter().any(|kind| object["kind"] == *kind) {
+            live.extend(cluster.read(&object).await?);
+        }
     }
+    // A namespace alone is there before, or after.
     let runs = live.iter().any(|object| object["kind"] != "Namespace");
-    Ok(if runs { Some(kept(&live, &base, &Values::chart()?)) } else { None })
+    Ok(if runs { live } else { Vec::new() })
 }
 
-fn plan(current: Option<Values>, given: Value, reset: bool) -> anyhow::Result<Plan> {
+fn plan(live: &[Value], given: Value, reset: bool) -> anyhow::Result<Plan> {
     let chart = Values::chart()?;
-    let begin = match &current {
+    let current = kept(live, &chart);
+    let begin = match reset {
+        true => chart.clone(),
         // The tag is what an upgrade is about.
-        Some(current) if !reset => current.with(json!({ "tag": null }))?,
-        _ => chart.clone(),
+        false => placed(live, current.clone())?.with(json!({ "tag": null }))?,
     };
     let values = begin.with(given)?;
-    if let Some(current) = current.filter(|current| current.trust_domain != values.trust_domain) {
+    if !live.is_empty() && current.trust_domain != values.trust_domain {
         bail!(
             "value trustDomain: is {:?}, and the root and every certificate are made for {:?}; expected that (--set trustDomain={1}) or a new \
              installation after `weft uninstall`",
@@ -88,7 +89,7 @@ impl Plan {
     /// # Errors
     /// They have not: says which value, and where to look.
     pub(super) async fn is_in_force(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        let Some(now) = current(cluster).await? else { return Ok(()) };
+        let now = kept(&live(cluster).await?, &Values::chart()?);
         let pairs = self.values.settings().into_iter().zip(now.settings());
         for ((name, wanted), (_, found)) in pairs {
             if wanted != found {
@@ -107,44 +108,59 @@ mod tests {
     use serde_json::json;
 
     use super::plan;
+    use crate::cluster::manifests;
     use crate::cluster::values::{Mtls, Values};
 
-    fn with(given: serde_json::Value) -> Values {
-        Values::chart().unwrap().with(given).unwrap()
+    /// What a cluster has that was installed with these values.
+    fn cluster(given: serde_json::Value) -> Vec<serde_json::Value> {
+        manifests::objects(&Values::chart().unwrap().with(given).unwrap()).unwrap()
     }
 
     #[test]
     fn what_was_set_stays_and_what_is_given_is_laid_over_it() {
-        let current =
-            with(json!({ "tag": "0.0.9", "images": "registry/weft", "mtls": "strict", "cni": { "programs": "/a" } }));
-        let plan = plan(Some(current), json!({ "cni": { "programs": "/b" } }), false).unwrap();
-        assert_eq!(
-            (&*plan.values.tag, &*plan.values.images),
-            ("", "registry/weft"),
-            "a new version from where the old one was"
-        );
-        assert_eq!((plan.values.mtls, &*plan.values.cni.programs), (Mtls::Strict, "/b"));
+        let there = json!({
+            "tag": "0.0.9", "images": "registry/weft", "mtls": "strict", "cni": { "programs": "/a" },
+            "nodeAgent": { "nodeSelector": { "mesh": "on" } },
+        });
+        let plan = plan(&cluster(there), json!({ "cni": { "programs": "/b" } }), false).unwrap();
+        let values = &plan.values;
+        assert_eq!((&*values.tag, &*values.images), ("", "registry/weft"), "a new version from where the old one was");
+        assert_eq!((values.mtls, &*values.cni.programs), (Mtls::Strict, "/b"));
         let mut set = plan.set;
         set.sort();
-        assert_eq!(set, ["cni.programs=/b", "images=registry/weft", "mtls=strict"]);
+        assert_eq!(set, ["cni.programs=/b", "images=registry/weft", "mtls=strict", "nodeAgent.nodeSelector.mesh=on"]);
     }
 
     #[test]
     fn values_can_be_reset_but_not_the_trust_domain() {
-        let current = || Some(with(json!({ "mtls": "strict", "trustDomain": "mesh.example" })));
-        let problem = plan(current(), json!({}), true).unwrap_err().to_string();
+        let mut there = cluster(json!({ "mtls": "strict", "trustDomain": "mesh.example" }));
+        let agents = there.last_mut().unwrap();
+        agents["metadata"]["annotations"]["weft.dev/values"] = "broken".into();
+        let problem = plan(&there, json!({}), false).unwrap_err().to_string();
+        assert!(problem.contains("weft.dev/values of weft-node-agent (broken)"), "{problem}");
+        let problem = plan(&there, json!({}), true).unwrap_err().to_string();
         assert!(
             problem.starts_with("value trustDomain: ") && problem.contains("--set trustDomain=mesh.example"),
             "{problem}"
         );
-        let plan = plan(current(), json!({ "trustDomain": "mesh.example" }), true).unwrap();
+        let plan = plan(&there, json!({ "trustDomain": "mesh.example" }), true).unwrap();
         assert_eq!((plan.values.mtls, plan.set), (Mtls::Permissive, vec!["trustDomain=mesh.example".to_owned()]));
     }
 
     #[test]
+    fn what_an_earlier_version_had_by_itself_is_not_taken_for_set() {
+        let mut there = cluster(json!({}));
+        let agents = &mut there.last_mut().unwrap()["spec"]["template"]["spec"];
+        agents["containers"][0]["resources"] = json!({ "requests": { "cpu": "1m" } });
+        agents["tolerations"] = json!([]);
+        agents["nodeSelector"]["old"] = "yes".into();
+        assert_eq!(plan(&there, json!({}), false).unwrap().set, [""; 0]);
+    }
+
+    #[test]
     fn what_the_values_do_not_want_is_taken_away() {
-        assert!(plan(None, json!({}), false).unwrap().unwanted.is_empty());
-        let one = plan(None, json!({ "xdsServer": { "replicas": 1 } }), false).unwrap();
+        assert!(plan(&[], json!({}), false).unwrap().unwanted.is_empty());
+        let one = plan(&[], json!({ "xdsServer": { "replicas": 1 } }), false).unwrap();
         let kinds: Vec<&str> = one.unwanted.iter().filter_map(|object| object["kind"].as_str()).collect();
         assert_eq!(kinds, ["PodDisruptionBudget"]);
     }

@@ -13,7 +13,7 @@ use super::seen::{Agent, Asked, Installed, Leader, Node, Plugin, Seen};
 use crate::cluster::look::look;
 use crate::cluster::manifests;
 use crate::cluster::pods::rows;
-use crate::cluster::values::{Values, kept};
+use crate::cluster::values::{Values, keeps_plugin, kept};
 use crate::programs::ask::{each, found};
 use crate::programs::choose::{NAMESPACE, Program, Role};
 use crate::programs::many::many;
@@ -92,7 +92,7 @@ async fn installed(cluster: &Cluster, noticed: &mut Noticed) -> anyhow::Result<I
             None => {}
         }
     }
-    let wanted = manifests::objects(&kept(&live, &base, &Values::chart()?))?;
+    let wanted = manifests::objects(&kept(&live, &Values::chart()?))?;
     absent.retain(|name| wanted.iter().any(|object| named(object) == *name));
     let mut unfinished = Vec::new();
     for now in live.iter().filter(|now| now["kind"] == "Deployment" || now["kind"] == "DaemonSet") {
@@ -188,14 +188,6 @@ async fn plugins(cluster: &Cluster, agents: &[Program], wanted: bool) -> Vec<Plu
     .await
 }
 
-/// Whether agents of this DaemonSet put the plugin there, rather than keep it away.
-fn keeps_plugin(set: &Value) -> bool {
-    let containers = set["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten();
-    let removes =
-        |container: &Value| container["args"].as_array().is_some_and(|words| words.contains(&"--remove".into()));
-    containers.into_iter().any(|container| container["name"] == "cni" && !removes(container))
-}
-
 /// Whether the DaemonSet's node selector takes this node; it tolerates every taint.
 fn is_wanted(set: &Value, node: &Value) -> bool {
     let labels = &node["metadata"]["labels"];
@@ -220,8 +212,7 @@ fn words(error: anyhow::Error) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{is_wanted, keeps_plugin};
-    use crate::cluster::manifests;
+    use super::is_wanted;
 
     #[test]
     fn a_node_that_the_selector_leaves_out_needs_no_agent() {
@@ -229,15 +220,5 @@ mod tests {
         let node = |system: &str| json!({ "metadata": { "labels": { "kubernetes.io/os": system } } });
         assert!(is_wanted(&set, &node("linux")) && !is_wanted(&set, &node("windows")));
         assert!(is_wanted(&json!({}), &node("windows")));
-    }
-
-    #[test]
-    fn agents_as_we_install_them_put_the_plugin_there_and_those_that_are_told_to_keep_it_away() {
-        let mut set = manifests::base().unwrap().pop().unwrap();
-        assert!(keeps_plugin(&set));
-        let containers = set["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap();
-        let cni = containers.iter_mut().find(|container| container["name"] == "cni").unwrap();
-        cni["args"] = json!(["cni-install", "--remove", "--stay"]);
-        assert!(!keeps_plugin(&set));
     }
 }

@@ -14,7 +14,7 @@ mod tree;
 mod typed;
 
 pub use given::given;
-pub use kept::kept;
+pub use kept::{keeps_plugin, kept, placed};
 pub use render::render;
 pub use tree::differences;
 pub use typed::{Cni, Mtls, Part, PullPolicy, Server, Values};

@@ -6,12 +6,14 @@ use weft_model::enrolment::MTLS_LABEL;
 use super::typed::{Mtls, Part, PullPolicy, Values};
 
 /// How the files name our images.
-pub(super) const IMAGES: &str = "localhost/weft/";
+const IMAGES: &str = "localhost/weft/";
 
 /// Containers whose programs have settings. What a program has by itself is not said, as in `manifests/base`.
 pub(super) const SET: [&str; 2] = ["xds-server", "proxy"];
+/// The annotation of a Deployment or DaemonSet that says what is in place of something of `manifests/base`, for [`super::kept`].
+pub(super) const VALUES: &str = "weft.dev/values";
 /// Off the node, and it stays off: to leave the container away would leave the plugin there.
-pub(super) const NO_PLUGIN: [&str; 3] = ["cni-install", "--remove", "--stay"];
+const NO_PLUGIN: [&str; 3] = ["cni-install", "--remove", "--stay"];
 
 /// The objects of `manifests/base` with the values in them; `chart` are the values that these have already.
 #[must_use]
@@ -25,11 +27,9 @@ pub fn render(objects: Vec<Value>, values: &Values, chart: &Values) -> Vec<Value
             }
             Some("Deployment") => {
                 object["spec"]["replicas"] = values.xds_server.replicas.into();
-                pods(&mut object["spec"]["template"]["spec"], &values.xds_server.part(), values, chart);
+                runs(&mut object, &values.xds_server.part(), values, chart);
             }
-            Some("DaemonSet") => {
-                pods(&mut object["spec"]["template"]["spec"], &values.node_agent, values, chart);
-            }
+            Some("DaemonSet") => runs(&mut object, &values.node_agent, values, chart),
             _ => {}
         }
         object
@@ -37,7 +37,16 @@ pub fn render(objects: Vec<Value>, values: &Values, chart: &Values) -> Vec<Value
     objects.into_iter().filter(is_there).map(set).collect()
 }
 
-fn pods(pod: &mut Value, part: &Part, values: &Values, chart: &Values) {
+/// A Deployment or DaemonSet.
+fn runs(object: &mut Value, part: &Part, values: &Values, chart: &Values) {
+    let mut said = json!(part);
+    if let Value::Object(said) = &mut said {
+        said.retain(|_, value| *value != json!({}) && *value != json!([]));
+    }
+    if said != json!({}) {
+        object["metadata"]["annotations"][VALUES] = said.to_string().into();
+    }
+    let pod = &mut object["spec"]["template"]["spec"];
     if !values.pull_secrets.is_empty() {
         pod["imagePullSecrets"] = json!(values.pull_secrets);
     }

@@ -100,8 +100,8 @@ pub struct Server {
 }
 
 /// The DaemonSet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Part {
     /// In place of what `manifests/base` says, by container.
     pub resources: BTreeMap<String, Map<String, Value>>,

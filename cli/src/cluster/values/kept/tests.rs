@@ -7,7 +7,7 @@ use rstest::rstest;
 use serde_json::{Map, Value, json};
 
 use super::super::{Cni, Mtls, Part, PullPolicy, Server, Values, render};
-use super::kept;
+use super::{keeps_plugin, kept, placed};
 use crate::cluster::manifests;
 
 fn chart() -> Values {
@@ -19,7 +19,7 @@ fn set(values: &Values) -> Vec<Value> {
 }
 
 fn read(live: &[Value]) -> Values {
-    kept(live, &manifests::base().unwrap(), &chart())
+    placed(live, kept(live, &chart())).unwrap()
 }
 
 fn map(value: &Value) -> Map<String, Value> {
@@ -125,4 +125,10 @@ fn one_replica_has_no_disruption_budget() {
     };
     assert_eq!(kinds(&set(&chart())).get("PodDisruptionBudget"), Some(&1));
     assert_eq!(kinds(&set(&one)).get("PodDisruptionBudget"), None);
+}
+
+#[test]
+fn agents_keep_the_plugin_unless_they_are_told_to_keep_it_away() {
+    let without = chart().with(json!({ "cni": { "enabled": false } })).unwrap();
+    assert!(keeps_plugin(set(&chart()).last().unwrap()) && !keeps_plugin(set(&without).last().unwrap()));
 }
