@@ -41,15 +41,10 @@ fn kubectl() -> Command {
 /// # Errors
 /// It fails, with its words.
 pub(crate) fn run(arguments: &[&str], input: &str) -> Result<String> {
-    run_with(arguments, input.as_bytes())
-}
-
-/// The same with any bytes.
-pub(crate) fn run_with(arguments: &[&str], input: &[u8]) -> Result<String> {
     let mut command = kubectl();
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
-    child.stdin.take().context("piped")?.write_all(input)?;
+    child.stdin.take().context("piped")?.write_all(input.as_bytes())?;
     let output = child.wait_with_output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if !output.status.success() {

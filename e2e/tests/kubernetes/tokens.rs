@@ -5,7 +5,7 @@ use weft_model::SpiffeId;
 use weft_testkit::{stranger, wait};
 
 use crate::among_others;
-use crate::stage::{DEADLINE, Stage, run, run_with};
+use crate::stage::{DEADLINE, Stage, run};
 
 const CLIENT: &str = include_str!("objects/client.yaml");
 /// What the control plane's tokens are for (manifests/base/node-agent.yaml).
@@ -49,9 +49,10 @@ fn ask(stage: &Stage, token: &str) -> Result<String> {
     })
 }
 
+/// Writes a file in a pod. By the command line: of what `kubectl exec -i` is given on standard input, nothing has arrived, once.
 fn put(stage: &Stage, path: &str, content: &[u8]) -> Result<()> {
-    let arguments = ["-n", &stage.namespace, "exec", "-i", "deploy/client", "--", "sh", "-c", &format!("cat > {path}")];
-    run_with(&arguments, content).map(drop)
+    let octal: String = content.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    stage.exec("client", &["sh", "-c", &format!("printf '{octal}' > {path}")]).map(drop)
 }
 
 /// A token of the agents' account that is bound to the agent's pod on a node (or on any other node than it).
