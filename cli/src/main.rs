@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use weft_cli::arguments::{Arguments, CertsCommand, CertsOptions, Command, PodsOptions};
-use weft_cli::cluster::install::Act;
+use weft_cli::cluster::options::Act;
 use weft_cli::{cluster, lint, output, show, why};
 
 fn main() -> ExitCode {

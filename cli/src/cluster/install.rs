@@ -11,7 +11,7 @@ use weft_model::enrolment::MTLS_LABEL;
 
 use super::connect::with;
 use super::look::look;
-use super::options::InstallOptions;
+use super::options::{Act, InstallOptions};
 use super::plan::{self, Plan};
 use super::values::{Mtls, given};
 use crate::format::Format;
@@ -23,15 +23,6 @@ use crate::progress::{Done, Progress};
 const LOOK: Duration = Duration::from_millis(500);
 /// A kind of ours is served within some 100 ms of its definition.
 const SERVED: Duration = Duration::from_secs(30);
-
-/// Which of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
-    /// Into a cluster that may have it already.
-    Install,
-    /// What is there.
-    Upgrade,
-}
 
 /// Installs.
 ///

@@ -39,6 +39,15 @@ pub struct InstallOptions {
     pub output: Format,
 }
 
+/// `weft install` or `weft upgrade`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Into a cluster that may have it already.
+    Install,
+    /// What is there.
+    Upgrade,
+}
+
 /// What is set of an installation: the values of the Helm chart (manifests/helm/values.yaml), by the same names.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ValueOptions {

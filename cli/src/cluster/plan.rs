@@ -5,9 +5,8 @@ use anyhow::bail;
 use serde_json::{Value, json};
 use weft_kubernetes::Cluster;
 
-use super::install::Act;
 use super::manifests;
-use super::options::InstallOptions;
+use super::options::{Act, InstallOptions};
 use super::values::{Values, differences, kept, placed};
 
 /// What shall be there.

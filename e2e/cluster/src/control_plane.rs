@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use nix::sys::signal::Signal;
 
+use crate::critical;
 use crate::plan::Plan;
 use crate::started::Started;
-use crate::texts;
 use crate::wait;
 
 /// The API server is there 4 to 8 s after its start on two busy cores.
@@ -25,7 +25,7 @@ const ADMISSION: &str = "admission.json";
 /// # Errors
 /// A program cannot be started, or is not ready in time.
 pub fn start(plan: &Plan) -> Result<()> {
-    std::fs::write(plan.own(ADMISSION), texts::admission().to_string())?;
+    std::fs::write(plan.own(ADMISSION), critical::admission().to_string())?;
     for part in PARTS {
         if process(plan, part).alive().is_none() {
             let netns = format!("--net=/run/netns/{}", plan.bridge_netns());

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::critical;
 use crate::plan::Plan;
-use crate::texts::CRITICAL;
 
 /// The image's name.
 pub const IMAGE: &str = "localhost/weft/coredns:v1";
@@ -38,7 +38,7 @@ pub fn objects(plan: &Plan) -> Vec<Value> {
     };
     let rule = |group: &str, resources: &[&str]| json!({ "apiGroups": [group], "resources": resources, "verbs": ["list", "watch"] });
     vec![
-        critical_pods("kube-system"),
+        critical::quota("kube-system"),
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": named(true) }),
         json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": named(false), "rules": [
             rule("", &["endpoints", "services", "pods", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"]),
@@ -57,13 +57,6 @@ pub fn objects(plan: &Plan) -> Vec<Value> {
             ],
         }}),
     ]
-}
-
-/// Lets pods of the priorities that are limited (`texts::admission`) into a namespace.
-fn critical_pods(namespace: &str) -> Value {
-    let scope = json!({ "scopeName": "PriorityClass", "operator": "In", "values": CRITICAL });
-    json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "critical-pods", "namespace": namespace },
-        "spec": { "hard": { "pods": "1M" }, "scopeSelector": { "matchExpressions": [scope] } } })
 }
 
 fn deployment() -> Value {

@@ -11,6 +11,7 @@
 
 pub mod arguments;
 pub mod control_plane;
+pub mod critical;
 pub mod dns;
 pub mod kubectl;
 pub mod network;

@@ -1,4 +1,4 @@
-//! The configuration files of the programs. Pure. Why each unusual value is there stands beside it.
+//! The configuration files of a node's programs. Pure. Why each unusual value is there stands beside it.
 
 use serde_json::{Value, json};
 
@@ -10,21 +10,6 @@ pub const FOLDER: &str = "/opt/weft-cluster";
 
 /// The kubelet's program in a node.
 pub const KUBELET: &str = "/usr/local/bin/kubelet";
-
-/// Priorities of pods that a namespace must have a quota for.
-pub const CRITICAL: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
-
-/// The API server's admission: as on GKE, pods of the critical priorities are only where a quota counts them
-/// (kubernetes.io/docs/concepts/policy/resource-quotas, "Limit Priority Class consumption by default").
-#[must_use]
-pub fn admission() -> Value {
-    let version = "apiserver.config.k8s.io/v1";
-    let scope = json!({ "scopeName": "PriorityClass", "operator": "In", "values": CRITICAL });
-    json!({ "apiVersion": version, "kind": "AdmissionConfiguration", "plugins": [{ "name": "ResourceQuota", "configuration": {
-        "apiVersion": version, "kind": "ResourceQuotaConfiguration",
-        "limitedResources": [{ "resource": "pods", "matchScopes": [scope] }],
-    } }] })
-}
 
 /// containerd 1.6 or newer.
 #[must_use]
