@@ -11,6 +11,7 @@ use weft_model::enrolment::MTLS_LABEL;
 
 use super::connect::with;
 use super::look::look;
+use super::object::text;
 use super::options::{Act, InstallOptions};
 use super::plan::{self, Plan};
 use super::values::{Mtls, given};
@@ -123,8 +124,4 @@ async fn rolled_out(cluster: &Cluster, object: &Value, (progress, end): (Progres
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

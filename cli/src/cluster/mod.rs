@@ -6,6 +6,7 @@
 //! | `plan` | the values of an installation: what is there, and what is given |
 //! | [`install`], [`uninstall`] | put it there, take it away, with progress |
 //! | [`rollout`], `look` | whether a Deployment or DaemonSet is as it shall be (pure); what is asked for that |
+//! | `object` | objects as plain values |
 //! | [`enroll`] | a namespace in, and out |
 //! | [`rotate`] | a new root for the mesh |
 //! | [`pods`] | who is in the mesh, cluster-wide |
@@ -17,6 +18,7 @@ pub mod enroll;
 pub mod install;
 mod look;
 pub mod manifests;
+mod object;
 pub mod options;
 mod plan;
 pub mod pods;

@@ -88,25 +88,27 @@ impl Plan {
     /// # Errors
     /// They have not: says which value, and where to look.
     pub(super) async fn is_in_force(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        let now = kept(&live(cluster).await?, &Values::chart()?);
-        let pairs = self.values.settings().into_iter().zip(now.settings());
-        for ((name, wanted), (_, found)) in pairs {
-            if wanted != found {
-                bail!(
-                    "{name} is {found:?}, not {wanted:?}: something else has set it (`kubectl -n weft-system get deployment,daemonset -o yaml \
-                     --show-managed-fields` says what); set it there"
-                );
-            }
-        }
-        Ok(())
+        in_force(&self.values, &kept(&live(cluster).await?, &Values::chart()?))
     }
+}
+
+fn in_force(wanted: &Values, found: &Values) -> anyhow::Result<()> {
+    for ((name, wanted), (_, found)) in wanted.settings().into_iter().zip(found.settings()) {
+        if wanted != found {
+            bail!(
+                "{name} is {found:?}, not {wanted:?}: something else has set it (`kubectl -n weft-system get deployment,daemonset -o yaml \
+                 --show-managed-fields` says what); set it there"
+            );
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::plan;
+    use super::{in_force, plan};
     use crate::cluster::manifests;
     use crate::cluster::values::{Mtls, Values};
 
@@ -154,6 +156,15 @@ mod tests {
         agents["tolerations"] = json!([]);
         agents["nodeSelector"]["old"] = "yes".into();
         assert_eq!(plan(&there, json!({}), false).unwrap().set, [""; 0]);
+    }
+
+    #[test]
+    fn what_somebody_else_has_set_beside_ours_is_said() {
+        let chart = Values::chart().unwrap();
+        let theirs = chart.with(json!({ "network": "theirs" })).unwrap();
+        let problem = in_force(&chart, &theirs).unwrap_err().to_string();
+        assert!(problem.starts_with("NETWORK is \"theirs\", not \"\": "), "{problem}");
+        assert!(in_force(&theirs, &theirs).is_ok());
     }
 
     #[test]

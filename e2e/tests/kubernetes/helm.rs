@@ -99,6 +99,11 @@ fn budgets() -> Result<String> {
     run(&["-n", "weft-system", "get", "poddisruptionbudgets", "-o", "name"], "")
 }
 
+/// The label that says what the mesh's pods take.
+fn mtls() -> Result<String> {
+    run(&["get", "namespace", "weft-system", "-o", "jsonpath={.metadata.labels.weft\\.dev/mtls}"], "")
+}
+
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn helm_takes_over_upgrades_and_uninstalls_and_nothing_is_left() -> Result<()> {
@@ -121,6 +126,11 @@ fn helm_takes_over_upgrades_and_uninstalls_and_nothing_is_left() -> Result<()> {
     upgrade(&["--set", "xdsServer.replicas=null"])?;
     assert_eq!(replicas()?, "2", "as the chart has it");
     assert_ne!(budgets()?, "");
+    run(&["label", "namespace", "weft-system", "weft.dev/mtls=strict"], "")?;
+    upgrade(&[])?;
+    assert_eq!(mtls()?, "strict", "nobody has set it anew");
+    upgrade(&["--set", "mtls=permissive"])?;
+    assert_eq!(mtls()?, "", "whoever had set it");
     load.more(50)?;
     load.end()?;
 

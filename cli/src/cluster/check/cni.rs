@@ -6,6 +6,7 @@ use weft_kubernetes::Cluster;
 use weft_runtime::failure::words;
 
 use super::finding::Finding;
+use crate::cluster::object::text;
 
 /// The DaemonSets by which plugins are installed, as their own manifests and charts name them.
 const PLUGINS: [(&str, &str); 15] = [
@@ -178,10 +179,6 @@ fn kubelet(node: &Value) -> &str {
 
 fn named(object: &Value, name: &str) -> bool {
     object["metadata"]["name"] == name
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::proxy::modes;
 use super::seen::{Agent, Asked, Installed, Leader, Node, Plugin, Seen};
 use crate::cluster::look::look;
 use crate::cluster::manifests;
+use crate::cluster::object::text;
 use crate::cluster::pods::rows;
 use crate::cluster::values::{Values, keeps_plugin, kept};
 use crate::programs::ask::{each, found};
@@ -198,10 +199,6 @@ fn is_wanted(set: &Value, node: &Value) -> bool {
 fn condition(object: &Value, kind: &str) -> bool {
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
     conditions.into_iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 fn words(error: anyhow::Error) -> String {

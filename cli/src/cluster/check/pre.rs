@@ -8,6 +8,7 @@ use weft_kubernetes::Cluster;
 use super::cni;
 use super::finding::Finding;
 use super::proxy::modes;
+use crate::cluster::object::text;
 
 /// What the definition of AuthorizationPolicy says of ranges (`isCIDR`) is understood since then; admission by policy is there since
 /// 1.30, bound tokens say their node since 1.29.
@@ -118,10 +119,6 @@ fn numbers(text: &str) -> Option<(u32, u32)> {
     let mut parts = text.trim_start_matches('v').split('.');
     let number = |part: &str| part.trim_end_matches(|letter: char| !letter.is_ascii_digit()).parse().ok();
     Some((number(parts.next()?)?, number(parts.next()?)?))
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]
