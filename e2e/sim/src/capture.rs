@@ -131,7 +131,7 @@ impl Capture {
                 let hand = self.hands.get_mut(&uid)?;
                 hand.spec.enrolled = false;
                 hand.goal = Goal::Releasing;
-                hand.stage = Stage::Releasing { relaying: None, age: Duration::ZERO };
+                hand.stage = Stage::Releasing { left: None, relaying: None, age: Duration::ZERO };
             }
             Action::FinishRelease(uid) => {
                 let hand = self.hands.get_mut(&uid)?;
@@ -202,7 +202,9 @@ impl Hand {
     fn present(&self, proxied: bool) -> Present {
         let stage = match self.stage {
             Stage::Releasing { age, .. } => {
-                Stage::Releasing { relaying: (proxied || age >= NO_PROXY).then_some(0), age }
+                let left = self.held.is_none_or(|(phase, _)| matches!(phase, Phase::Release(_)));
+                let relaying = (proxied || age >= NO_PROXY).then_some(0);
+                Stage::Releasing { left: left.then_some(age), relaying, age }
             }
             stage => stage,
         };
@@ -334,7 +336,7 @@ impl Hand {
         };
         self.held = Some((phase, true));
         self.goal = Goal::Releasing;
-        self.stage = Stage::Releasing { relaying: None, age: Duration::ZERO };
+        self.stage = Stage::Releasing { left: None, relaying: None, age: Duration::ZERO };
         self.told = Some(Told::Serve);
         let mut words = vec![Handover::Pod(self.pod)];
         if leaves(phase) {

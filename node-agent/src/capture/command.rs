@@ -84,7 +84,7 @@ pub struct CaptureOptions {
     /// come in directly, and a leaving pod's calls are still captured.
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub settle: Duration,
-    /// How long a pod that leaves keeps serving, at least; not less than a second more than --settle.
+    /// How long a pod that leaves keeps serving after its callers were told, at least; not less than a second more than --settle.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub release_grace: Duration,
     /// After this a leaving pod's relayed connections are cut.

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::{
     diag::{self, Answer, TcpSocket},
-    mark,
+    mark::{self, HBONE_PORT},
     netlink::{self, transmit},
     socket::Ipv6,
 };
@@ -37,14 +37,39 @@ pub fn of_application(ipv6: Ipv6) -> Result<Vec<TcpSocket>, ConnectionsError> {
     Ok(not_relayed(list(ipv6, diag::list_request)?))
 }
 
+/// Whether anything is relayed in the pod, by the kernel's word. Proxies count what they have accepted and not yet closed; a connection in a
+/// listener's queue, and the last bytes of one that they have closed, only the kernel knows of.
+///
+/// # Errors
+/// [`ConnectionsError::List`].
+pub fn is_relaying(ipv6: Ipv6) -> Result<bool, ConnectionsError> {
+    Ok(list(ipv6, diag::list_request)?.iter().any(is_relayed))
+}
+
 /// Listeners with our mark, whoever has them open.
 ///
 /// # Errors
 /// [`ConnectionsError::List`].
 pub fn of_agent_listening(ipv6: Ipv6) -> Result<Vec<TcpSocket>, ConnectionsError> {
     let mut all = list(ipv6, diag::listeners_request)?;
-    all.retain(|socket| socket.mark & mark::OURS.mask == mark::OURS.value);
+    all.retain(is_ours);
     Ok(all)
+}
+
+fn is_ours(socket: &TcpSocket) -> bool {
+    socket.mark & mark::OURS.mask == mark::OURS.value
+}
+
+/// Tunnels that are accepted may be idle, and proxies count what goes through them; their packets need no rule.
+fn is_relayed(socket: &TcpSocket) -> bool {
+    let held = socket.inode != 0;
+    let ours = is_ours(socket);
+    if socket.local.port() == HBONE_PORT || socket.remote.port() == HBONE_PORT {
+        let waits = !held && socket.local.port() == HBONE_PORT;
+        return ours && waits && matches!(socket.state, diag::ESTABLISHED | diag::SYN_RECV | diag::NEW_SYN_RECV);
+    }
+    // What nobody holds in FIN_WAIT2 has been acknowledged to its last byte.
+    ours && (held || socket.state != diag::FIN_WAIT2)
 }
 
 fn list(ipv6: Ipv6, request: impl Fn(Family) -> Vec<u8>) -> Result<Vec<TcpSocket>, ConnectionsError> {
@@ -67,8 +92,7 @@ fn list(ipv6: Ipv6, request: impl Fn(Family) -> Vec<u8>) -> Result<Vec<TcpSocket
 
 /// A captured connection has both ends in the pod: the agent's socket carries our mark and the same addresses reversed.
 fn not_relayed(all: Vec<TcpSocket>) -> Vec<TcpSocket> {
-    let (ours, theirs): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|socket| socket.mark & mark::OURS.mask == mark::OURS.value);
+    let (ours, theirs): (Vec<_>, Vec<_>) = all.into_iter().partition(is_ours);
     let ours: BTreeSet<_> = ours.into_iter().map(|socket| (socket.remote, socket.local)).collect();
     let outside = |socket: &TcpSocket| {
         let remote = socket.remote.ip();

@@ -29,6 +29,12 @@ pub const LIVE_STATES: u32 = 0b1_1011_0011_1110;
 
 /// State of a connection that both ends can use.
 pub const ESTABLISHED: u8 = 1;
+/// The handshake is under way; the second is that of a request that has no socket yet.
+pub const SYN_RECV: u8 = 3;
+/// See [`SYN_RECV`].
+pub const NEW_SYN_RECV: u8 = 12;
+/// All that was sent is acknowledged, the end too.
+pub const FIN_WAIT2: u8 = 5;
 
 /// LISTEN alone.
 const LISTEN_STATE: u32 = 1 << 10;

@@ -236,6 +236,11 @@ impl Held {
         Ok(())
     }
 
+    /// Whether a connection is relayed here, however short.
+    pub(super) async fn is_relaying(&self) -> Result<bool, CaptureError> {
+        self.run(|joining| Ok(connections::is_relaying(joining.ipv6)?)).await
+    }
+
     /// Has conntrack forget strays when it is time; returns when the next time is.
     pub(super) async fn forget_strays(&mut self) -> Result<Option<Instant>, CaptureError> {
         if self.phase.older() == Way::Relayed {

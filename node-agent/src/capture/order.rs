@@ -2,6 +2,8 @@
 
 use std::{os::fd::OwnedFd, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     adopt::Claim,
     install::Installer,
@@ -44,8 +46,8 @@ pub(super) enum Command {
     Release,
     /// It is not selected: release what an earlier life of the capture half may have captured.
     Clean(PodSpec),
-    /// Take everything out now.
-    Finish,
+    /// Take everything out when nothing is relayed any more, and at this time at the latest.
+    Finish(Instant),
 }
 
 /// What it tells.
@@ -62,8 +64,10 @@ pub(super) enum Report {
     /// Listeners for a new number of workers could not be made.
     NoListeners(SocketError),
     Sockets(SessionId, Family, Vec<OwnedFd>),
-    /// The release rules are in force.
+    /// The rules of a release are in force: what calls the pod goes direct.
     Releasing,
+    /// Those of its last step are: what the pod calls goes direct, too.
+    Left,
     /// Nothing of ours is left in the pod.
     Clean,
     /// It goes on trying.

@@ -44,7 +44,8 @@ enum Goal {
     Releasing,
     /// Not selected: what is found captured is released, else it is clean.
     Examined,
-    Clean,
+    /// When nothing is relayed any more, and then at the latest.
+    Clean(Instant),
 }
 
 pub(super) struct PodTask {
@@ -86,7 +87,7 @@ impl PodTask {
             reports,
             held: None,
             closed: false,
-            goal: Goal::Clean,
+            goal: Goal::Examined,
             backoff: Backoff::new(backoff::Settings::default()),
             dice: StdRng::from_rng(&mut rand::rng()),
             due: None,
@@ -127,7 +128,7 @@ impl PodTask {
                     self.spec = spec;
                     self.pursue(Goal::Examined).await;
                 }
-                Some(Command::Finish) => self.pursue(Goal::Clean).await,
+                Some(Command::Finish(latest)) => self.pursue(Goal::Clean(latest)).await,
                 Some(Command::Adopt(claim)) => {
                     if self.held.is_none() && self.claim.is_empty() {
                         self.claim = claim;
@@ -163,7 +164,7 @@ impl PodTask {
             Goal::Captured => self.capture().await,
             Goal::Releasing => self.release().await,
             Goal::Examined => self.examine().await,
-            Goal::Clean => self.clean().await,
+            Goal::Clean(latest) => self.clean(latest).await,
         };
         match outcome {
             Ok(next) => {
@@ -278,6 +279,7 @@ impl PodTask {
         let Some(held) = &mut self.held else {
             // Never captured: nothing is relayed, and finishing removes what may be there.
             self.tell(Report::Releasing);
+            self.tell(Report::Left);
             return Ok(None);
         };
         match held.now(self.spec.strict, self.failures > 0).leaving() {
@@ -287,6 +289,9 @@ impl PodTask {
             }
             Act::Leave => held.leave().await?,
             Act::Join | Act::Close | Act::WaitForOld | Act::Stay => {}
+        }
+        if self.held.as_ref().is_some_and(|held| matches!(held.phase, Phase::Release(_))) {
+            self.tell(Report::Left);
         }
         self.audit_when_due().await?;
         let settled =
@@ -307,7 +312,7 @@ impl PodTask {
     /// would have then: what proxies relay for it goes on.
     async fn examine(&mut self) -> Result<Option<Instant>, CaptureError> {
         if self.held.is_some() {
-            return self.clean().await;
+            return self.clean(Instant::now()).await;
         }
         let Some(place) = self.place_to_clean().await? else {
             self.tell(Report::Clean);
@@ -336,8 +341,12 @@ impl PodTask {
         self.clean_at(&place).await
     }
 
-    async fn clean(&mut self) -> Result<Option<Instant>, CaptureError> {
+    async fn clean(&mut self, latest: Instant) -> Result<Option<Instant>, CaptureError> {
         let place = match &self.held {
+            Some(held) if Instant::now() < latest && held.is_relaying().await? => {
+                self.audit_when_due().await?;
+                return Ok(Some((Instant::now() + OLD_POLL).min(latest)));
+            }
             Some(held) => Some(held.place.clone()),
             None => self.place_to_clean().await?,
         };

@@ -68,7 +68,23 @@ struct Pod {
 enum StageNow {
     Clean,
     Captured,
-    Releasing(Instant),
+    Releasing(Release),
+}
+
+/// How far a pod is on its way out.
+#[derive(Clone, Copy, PartialEq)]
+struct Release {
+    begun: Instant,
+    /// When its callers could be told of it.
+    opened: Option<Instant>,
+    /// The rules of the last step stand.
+    left: bool,
+}
+
+impl StageNow {
+    fn release() -> Self {
+        Self::Releasing(Release { begun: Instant::now(), opened: None, left: false })
+    }
 }
 
 pub(super) struct Steward {
@@ -93,7 +109,7 @@ impl Steward {
         status: StatusHandle,
         reports: mpsc::UnboundedSender<(PodUid, Report)>,
     ) -> Self {
-        // A leaving pod's own calls are captured until it has settled: ending before would cut those that are not counted.
+        // Its own calls are captured until it has settled, and the proxies count a moment later.
         settings.release.grace = settings.release.grace.max(settings.settle + COUNTED);
         let CaptureSettings { enrol_deadline, settle, audit_interval, on_failure, .. } = settings;
         Self {
@@ -147,11 +163,12 @@ impl Steward {
         let stage = match pod.stage {
             StageNow::Clean => Stage::Clean,
             StageNow::Captured => Stage::Captured,
-            StageNow::Releasing(since) => {
-                let age = since.elapsed();
+            StageNow::Releasing(Release { begun, opened, left }) => {
+                let age = begun.elapsed();
                 // Right after a start of this half the proxy may not have come back yet, with what it relays.
                 let early = self.hub.proxies() == 0 && age < NO_PROXY;
-                Stage::Releasing { relaying: self.hub.relaying(uid).filter(|_| !early), age }
+                let relaying = self.hub.relaying(uid).filter(|_| !early);
+                Stage::Releasing { left: opened.filter(|_| left).map(|at| at.elapsed()), relaying, age }
             }
         };
         Present { spec: pod.spec.clone(), stage }
@@ -194,13 +211,17 @@ impl Steward {
                 tracing::info!(pod = %uid, "leaves the mesh");
                 if let Some(pod) = self.pods.get_mut(&uid) {
                     pod.spec.enrolled = false;
-                    pod.stage = StageNow::Releasing(Instant::now());
+                    pod.stage = StageNow::release();
                     let _ended = pod.commands.send(Command::Release);
                 }
             }
             Action::FinishRelease(uid) => {
                 if let Some(pod) = self.pods.get_mut(&uid) {
-                    let _ended = pod.commands.send(Command::Finish);
+                    let latest = match pod.stage {
+                        StageNow::Releasing(release) => release.begun + self.settings.release.deadline,
+                        StageNow::Clean | StageNow::Captured => Instant::now(),
+                    };
+                    let _ended = pod.commands.send(Command::Finish(latest));
                     // Asked once: the task tries until it is done, and then reports.
                     pod.stage = StageNow::Clean;
                 }
@@ -270,7 +291,9 @@ impl Steward {
                 let effects = self.hub.release(uid);
                 self.perform(effects);
                 self.status.change_pod(uid, |pod| (pod.state, pod.uncaptured) = (PodState::Releasing, None));
+                self.releasing(uid, |release| _ = release.opened.get_or_insert_with(Instant::now));
             }
+            Report::Left => self.releasing(uid, |release| release.left = true),
             Report::Clean => {
                 if self.pods.get(uid).is_some_and(|pod| pod.stage == StageNow::Clean) {
                     if let Some(pod) = self.pods.get_mut(uid) {
@@ -294,11 +317,17 @@ impl Steward {
         }
     }
 
+    fn releasing(&mut self, uid: &PodUid, change: impl Fn(&mut Release)) {
+        if let Some(Pod { stage: StageNow::Releasing(release), .. }) = self.pods.get_mut(uid) {
+            change(release);
+        }
+    }
+
     /// Found captured by an earlier life, and not selected any more: served until it has left.
     fn leaving(&mut self, uid: &PodUid, listeners: &Listeners) {
         let Some(pod) = self.pods.get_mut(uid) else { return };
         tracing::info!(pod = %uid, "was captured and is not selected any more: leaves the mesh");
-        pod.stage = StageNow::Releasing(Instant::now());
+        pod.stage = StageNow::release();
         let described = PodStatus { state: PodState::Releasing, ..described(&pod.spec) };
         self.status.change(|status| _ = status.pods.insert(uid.clone(), described));
         let effects = self.hub.put(info(&pod.spec, &self.settings.node), offer(listeners));
@@ -462,8 +491,13 @@ impl Steward {
     /// is no way to leave. With `--release-on-exit` all others as well.
     pub(super) async fn finish(&mut self, reported: &mut mpsc::UnboundedReceiver<(PodUid, Report)>) {
         let everybody = self.settings.release_on_exit;
-        let goes = |stage| matches!(stage, StageNow::Releasing(_)) || (everybody && stage == StageNow::Captured);
-        self.pods.retain(|_, pod| goes(pod.stage) && pod.commands.send(Command::Finish).is_ok());
+        let goes = |pod: &Pod| match pod.stage {
+            StageNow::Releasing(_) => true,
+            StageNow::Captured => everybody,
+            // It waits for its last bytes.
+            StageNow::Clean => pod.offered.is_some(),
+        };
+        self.pods.retain(|_, pod| goes(pod) && pod.commands.send(Command::Finish(Instant::now())).is_ok());
         let all = async {
             while !self.pods.is_empty() {
                 let Some((uid, report)) = reported.recv().await else { return };

@@ -22,6 +22,8 @@ pub enum Stage {
     Captured,
     /// Leaving.
     Releasing {
+        /// Time since its callers could be told of it, once all that is new goes direct; `None` before that.
+        left: Option<Duration>,
         /// Connections that proxies still relay; `None`: not all of them have said.
         relaying: Option<u64>,
         /// Time since the release began.
@@ -32,7 +34,7 @@ pub enum Stage {
 /// How patient a release is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleasePatience {
-    /// Peers with an old view of the mesh still send HBONE for this long, relayed connections or not.
+    /// Peers with an old view of the mesh still send HBONE for this long after they could be told, relayed connections or not.
     pub grace: Duration,
     /// After this long what is still relayed is cut.
     pub deadline: Duration,
@@ -105,8 +107,8 @@ fn known_pod(spec: &PodSpec, known: &Present, patience: ReleasePatience) -> Opti
             (moved || (changed && known.spec.addresses.is_empty())).then(|| Action::Clean(spec.clone()))
         }
         (false, Stage::Captured) => Some(Action::BeginRelease(spec.uid.clone())),
-        (false, Stage::Releasing { relaying, age }) => {
-            let finished = relaying == Some(0) && age >= patience.grace;
+        (false, Stage::Releasing { left, relaying, age }) => {
+            let finished = relaying == Some(0) && left.is_some_and(|since| since >= patience.grace);
             (finished || age >= patience.deadline).then(|| Action::FinishRelease(spec.uid.clone()))
         }
     }
@@ -148,8 +150,15 @@ mod tests {
         PodSpec { strict: true, ..spec("a") }
     }
 
+    /// It could be told of a second after it began.
     fn releasing(relaying: Option<u64>, seconds: u64) -> Option<Stage> {
-        Some(Stage::Releasing { relaying, age: Duration::from_secs(seconds) })
+        let age = Duration::from_secs(seconds);
+        Some(Stage::Releasing { left: age.checked_sub(Duration::from_secs(1)), relaying, age })
+    }
+
+    /// Its last rules do not stand yet.
+    fn stuck(seconds: u64) -> Option<Stage> {
+        Some(Stage::Releasing { left: None, relaying: Some(0), age: Duration::from_secs(seconds) })
     }
 
     const CAPTURED: Option<Stage> = Some(Stage::Captured);
@@ -171,8 +180,10 @@ mod tests {
     #[case::comes_back(spec("a"), releasing(Some(2), 9), Some(Action::Change(spec("a"))))]
     #[case::still_relays(plain(), releasing(Some(2), 900), None)]
     #[case::has_not_said(plain(), releasing(None, 900), None)]
-    #[case::too_early(plain(), releasing(Some(0), 4), None)]
-    #[case::finished(plain(), releasing(Some(0), 5), Some(Action::FinishRelease("a".into())))]
+    #[case::too_early(plain(), releasing(Some(0), 5), None)]
+    #[case::finished(plain(), releasing(Some(0), 6), Some(Action::FinishRelease("a".into())))]
+    #[case::has_not_left_yet(plain(), stuck(900), None)]
+    #[case::never_left(plain(), stuck(3600), Some(Action::FinishRelease("a".into())))]
     #[case::too_long(plain(), releasing(Some(2), 3600), Some(Action::FinishRelease("a".into())))]
     fn one_pod(#[case] wanted: PodSpec, #[case] stage: Option<Stage>, #[case] expected: Option<Action>) {
         let known = stage.map(|stage| {

@@ -79,16 +79,16 @@ impl PodLoad {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connections that are relayed for the pod, both directions.
+    /// Connections that are relayed for the pod, both directions, and tunnels that are being set up: whoever makes one has a stream for it.
     #[must_use]
     pub fn relaying(&self) -> u64 {
-        self.live(Way::Outbound) + self.live(Way::Inbound)
+        self.live(Way::Outbound) + self.live(Way::Inbound) + self.unfinished(Way::Tunnel)
     }
 
     /// Everything that holds a descriptor or memory.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.relaying() + self.live(Way::Tunnel)
+        [Way::Outbound, Way::Inbound, Way::Tunnel].map(|way| self.live(way)).iter().sum()
     }
 
     /// Counts one more live connection for as long as the guard lives.

@@ -1,11 +1,14 @@
 //! The capture half killed in every phase of joining and leaving, pods that are replaced or go meanwhile, and many at once.
 
 use std::{
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use socket2::SockRef;
+use tokio::time::timeout;
 use weft_node_agent::{
     capture::{
         course::Standing,
@@ -24,7 +27,7 @@ use weft_testkit::{
     wait,
 };
 
-use crate::equipment::{DEADLINE, accept, address, connect, elsewhere, installers, listen};
+use crate::equipment::{DEADLINE, QUIET, accept, address, connect, elsewhere, installers, listen, says};
 use crate::scene::{Half, run, spec};
 
 const PORT: u16 = 8080;
@@ -101,6 +104,58 @@ fn killed_while_a_pod_joins_its_successor_goes_on_where_it_was() {
     });
 }
 
+/// Neither a connection that waits in a listener's queue nor the last bytes of one that is closed is known to any proxy.
+#[test]
+fn a_pod_that_leaves_waits_for_what_only_the_kernel_knows_of() {
+    enter_or_skip!();
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let installer = &installers()[0];
+    let pod = lab.pod(1, "cart").unwrap();
+    run(async {
+        let half = Half::start(&lab, vec![spec(&pod)], false);
+        half.until_state("cart", PodState::Captured).await;
+        let mut proxy = half.proxy(1);
+        let pods = proxy.snapshot().await;
+        let mut call = connect(&pod, elsewhere(Family::V4), DEADLINE).unwrap();
+        half.wanted.send_replace(Arc::new(vec![plain(&pod)]));
+        assert!(matches!(proxy.next().await, Event::Release { .. }));
+        proxy.handle.relaying(&"cart".into(), 0);
+        until_phase(&pod, installer, Some(Phase::Release(Way::Relayed))).await;
+        assert!(timeout(QUIET * 4, proxy.next()).await.is_err(), "one waits to be accepted");
+        let (mut accepted, _) = accept(&pods[0].1[0].outbound[0], DEADLINE).expect("it lives");
+        says(&mut call, &mut accepted);
+        // More than the caller's window: the rest stays with the kernel of a socket that nobody holds.
+        SockRef::from(&call).set_recv_buffer_size(4096).unwrap();
+        let sent = fill(&accepted);
+        // Listeners hand this down, and proxies take it back at an orderly end.
+        SockRef::from(&accepted).set_linger(None).unwrap();
+        drop(accepted);
+        let early = timeout(QUIET * 4, proxy.next()).await;
+        assert!(early.is_err(), "the caller has not read all: {early:?}, {sent}");
+        let mut received = Vec::new();
+        call.read_to_end(&mut received).expect("not reset");
+        assert_eq!(received.len(), sent);
+        drop(call);
+        assert!(matches!(proxy.next().await, Event::Remove { .. }));
+        until_phase(&pod, installer, None).await;
+        half.end().await;
+    });
+}
+
+/// Writes as much as the kernel takes.
+fn fill(stream: &TcpStream) -> usize {
+    let block = [0; 64 << 10];
+    stream.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    loop {
+        match (&mut &*stream).write(&block) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return sent,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// What proxies relay must not break because the half that holds the rules was killed.
 #[test]
 fn killed_while_a_pod_leaves_its_successor_waits_for_what_is_relayed() {
@@ -114,7 +169,7 @@ fn killed_while_a_pod_leaves_its_successor_waits_for_what_is_relayed() {
         let mut proxy = half.proxy(1);
         let pods = proxy.snapshot().await;
         let _call = connect(&pod, elsewhere(Family::V4), DEADLINE).unwrap();
-        let _relayed = accept(&pods[0].1[0].outbound[0], DEADLINE).expect("captured");
+        let relayed = accept(&pods[0].1[0].outbound[0], DEADLINE).expect("captured");
         // Not selected any more while nobody was there to see it; then killed in each phase of leaving.
         half.kill().await;
         for settle in [600, 0, 0] {
@@ -135,6 +190,7 @@ fn killed_while_a_pod_leaves_its_successor_waits_for_what_is_relayed() {
         let half = Half::start(&lab, vec![plain(&pod)], false);
         let told = [proxy.next().await, proxy.next().await, proxy.next().await];
         assert!(!told.iter().any(|event| matches!(event, Event::Remove { .. })), "{told:?}");
+        drop(relayed);
         proxy.handle.relaying(&"cart".into(), 0);
         assert!(matches!(proxy.next().await, Event::Remove { .. }));
         until_phase(&pod, installer, None).await;
@@ -164,7 +220,7 @@ fn a_pod_of_which_only_rules_are_left_while_nobody_looked_is_freed_all_the_same(
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             };
-            tokio::time::timeout(2 * DEADLINE, freed).await.expect("its rules are taken out");
+            timeout(2 * DEADLINE, freed).await.expect("its rules are taken out");
             half.end().await;
         }
     });
@@ -274,7 +330,7 @@ fn two_hundred_pods_at_once() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(120), all).await.expect("all captured");
+        timeout(Duration::from_secs(120), all).await.expect("all captured");
         println!("200 pods captured after {:?}", begun.elapsed());
         assert_eq!(proxy.snapshot().await.len(), 200);
         half.end().await;
