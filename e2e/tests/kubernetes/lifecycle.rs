@@ -5,7 +5,7 @@ use weft_testkit::wait;
 
 use crate::kept::Kept;
 use crate::stage::{DEADLINE, Load, Stage, run};
-use crate::{access_log, among_others};
+use crate::among_others;
 
 const CLIENT: &str = include_str!("objects/client.yaml");
 /// A server that ends as one should: it goes on until nobody sends it anything new, and says bye on kept connections.
@@ -56,7 +56,7 @@ fn a_deployment_is_updated_and_scaled_from_1_to_10_to_1_and_nothing_fails() -> R
 fn all_in_tunnels(stage: &Stage) -> Result<()> {
     const LATEST: usize = 20;
     wait::eventually(DEADLINE, "no call in plaintext any more", || {
-        let lines = access_log(stage)?;
+        let lines = stage.access_log()?;
         // Without the kubelet's probes, which are never in tunnels.
         let called = |line: &&String| line.contains("direction=inbound") && line.contains(" src.workload=client");
         let mut inbound: Vec<&String> = lines.iter().filter(called).collect();

@@ -50,17 +50,6 @@ fn alone() -> RwLockWriteGuard<'static, ()> {
     CLUSTER.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lines of the agents' access logs that name the namespace.
-fn access_log(stage: &Stage) -> Result<Vec<String>> {
-    let arguments = ["-n", "weft-system", "logs", "-l", "app=weft-node-agent", "-c", "proxy", "--tail=-1"];
-    let text = run(&arguments, "")?;
-    Ok(text
-        .lines()
-        .filter(|line| line.starts_with("access ") && line.contains(&stage.namespace))
-        .map(str::to_owned)
-        .collect())
-}
-
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]
 fn running_pods_join_and_leave_under_load_without_a_failed_request_or_a_restart() -> Result<()> {
@@ -95,7 +84,7 @@ fn calls_carry_the_callers_identity_by_service_by_headless_name_and_by_address()
     }
     let identity = format!("src.identity=spiffe://cluster.local/ns/{}/sa/client", stage.namespace);
     wait::eventually(DEADLINE, "three calls with the client's identity at their destinations", || {
-        let lines = access_log(&stage)?;
+        let lines = stage.access_log()?;
         let inbound = |line: &&String| line.contains("direction=inbound") && line.contains(&identity);
         let count = lines.iter().filter(inbound).count();
         if count >= 3 { Ok(()) } else { Err(anyhow::anyhow!("{count} in {lines:?}")) }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use weft_testkit::wait;
 
 use crate::stage::{DEADLINE, Stage};
-use crate::{access_log, among_others};
+use crate::among_others;
 
 /// A status, and 000 without an answer, of a call from the node's own network by a program with this name.
 fn call(stage: &Stage, program: &str, address: &str, port: u16) -> Result<String> {
@@ -24,7 +24,7 @@ fn state(stage: &Stage) -> Result<String> {
 
 /// Probes at a port of the pod that entered, and those that were refused.
 fn probes(stage: &Stage, address: &str, port: u16) -> Result<(usize, usize)> {
-    let lines = access_log(stage)?;
+    let lines = stage.access_log()?;
     let at_port: Vec<&String> =
         lines.iter().filter(|line| line.contains(&format!("dst.addr={address}:{port} "))).collect();
     let count = |word: &str| at_port.iter().filter(|line| line.contains(word)).count();
@@ -66,7 +66,7 @@ fn probes_of_every_kind_pass_in_strict_mode_and_no_other_process_of_the_node_get
         assert_eq!(call(&stage, program, &address, port)?, "000", "{program} to port {port}");
     }
     wait::eventually(DEADLINE, "refusals that say why", || {
-        let refused = access_log(&stage)?;
+        let refused = stage.access_log()?;
         let says = |line: &&String| line.contains("mtls-required") && line.contains("another process of this node");
         if refused.iter().filter(says).count() >= 4 { Ok(()) } else { Err(anyhow::anyhow!("{refused:?}")) }
     })?;

@@ -170,6 +170,21 @@ impl Stage {
         self.kubectl(&["wait", &condition, "pod", "-l", label, "--timeout=90s"]).map(drop)
     }
 
+    /// Lines of the agents' access logs that name the namespace.
+    pub(crate) fn access_log(&self) -> Result<Vec<String>> {
+        let arguments = ["-n", "weft-system", "logs", "-l", "app=weft-node-agent", "-c", "proxy", "--tail=-1"];
+        let text = run(&arguments, "")?;
+        let of_it = text.lines().filter(|line| line.starts_with("access ") && line.contains(&self.namespace));
+        Ok(of_it.map(str::to_owned).collect())
+    }
+
+    /// What the agents say of calls that did not end well, for a test that fails.
+    fn refusals(&self) -> String {
+        let lines = self.access_log().unwrap_or_else(|error| vec![error.to_string()]);
+        let refused: Vec<String> = lines.into_iter().filter(|line| !line.contains(" verdict=ok ")).collect();
+        format!("the agents said of it:\n{}", refused.join("\n"))
+    }
+
     /// One call from `client`: its HTTP status, 000 without an answer.
     pub(crate) fn call(&self, url: &str) -> Result<String> {
         // curl's own exit code says less than the status.
@@ -191,7 +206,7 @@ pub(crate) struct Load<'s> {
 
 impl<'s> Load<'s> {
     pub(crate) fn start(stage: &'s Stage, url: &str) -> Result<Self> {
-        // A call that fails says when: agents' logs have the rest.
+        // A call that fails says when.
         let script = format!(
             "rm -f /tmp/stop; (while [ ! -e /tmp/stop ]; do curl -s -m 10 -o /dev/null -w '%{{http_code}} %{{exitcode}}' {url} \
              && echo || date +' at %T'; done > /tmp/calls 2>&1; touch /tmp/done) > /dev/null 2>&1 &"
@@ -226,7 +241,7 @@ impl<'s> Load<'s> {
         let calls = text.lines().count();
         let failed: Vec<&str> = text.lines().filter(|line| *line != "200 0").collect();
         if let (Some(first), Some(last)) = (failed.first(), failed.last()) {
-            bail!("{} of {calls} calls failed, from {first} to {last}", failed.len());
+            bail!("{} of {calls} calls failed, from {first} to {last}; {}", failed.len(), self.stage.refusals());
         }
         Ok(calls)
     }
@@ -258,6 +273,6 @@ impl<'s> Stream<'s> {
         let count = text.lines().count().saturating_sub(2);
         let whole: String =
             (1..=count).map(|number| format!("{number}\n")).chain(["end\nexit code 0\n".to_owned()]).collect();
-        if text == whole { Ok(count) } else { bail!("the stream ended with {text}") }
+        if text == whole { Ok(count) } else { bail!("the stream ended with {text}; {}", self.stage.refusals()) }
     }
 }
