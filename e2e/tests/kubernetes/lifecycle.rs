@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use weft_testkit::wait;
 
+use crate::among_others;
 use crate::kept::Kept;
 use crate::stage::{DEADLINE, Load, Stage, run};
-use crate::among_others;
 
 const CLIENT: &str = include_str!("objects/client.yaml");
 /// A server that ends as one should: it goes on until nobody sends it anything new, and says bye on kept connections.

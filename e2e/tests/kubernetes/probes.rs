@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use weft_testkit::wait;
 
-use crate::stage::{DEADLINE, Stage};
 use crate::among_others;
+use crate::stage::{DEADLINE, Stage};
 
 /// A status, and 000 without an answer, of a call from the node's own network by a program with this name.
 fn call(stage: &Stage, program: &str, address: &str, port: u16) -> Result<String> {
